@@ -1,0 +1,1 @@
+"""Finding, checking, storing and rendering images."""

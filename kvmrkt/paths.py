@@ -1,0 +1,33 @@
+"""Where kvmrkt keeps things on the host."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+DEFAULT_DATA = Path("/var/lib/kvmrkt")
+DEFAULT_SYSTEM_CONFIG = Path("/usr/lib/kvmrkt")
+DEFAULT_LOCAL_CONFIG = Path("/etc/kvmrkt")
+RUNTIME = Path("/run/kvmrkt")
+
+
+@dataclass(frozen=True, slots=True)
+class DataDir:
+    """The data directory (`--dir`): the image store and the pods."""
+
+    root: Path
+
+    @property
+    def cas(self) -> Path:
+        """The image store."""
+        return self.root / "cas"
+
+    @property
+    def pods(self) -> Path:
+        """One folder for each state of a pod's life, the pods inside."""
+        return self.root / "pods"
+
+
+def runtime_pod_dir(uuid: str) -> Path:
+    """A running pod's sockets and mount points; empty after a reboot."""
+    return RUNTIME / "pods" / uuid

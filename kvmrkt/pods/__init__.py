@@ -1,0 +1,1 @@
+"""Pods on disk: directory, states, locks, resources, garbage."""

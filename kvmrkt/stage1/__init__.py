@@ -1,0 +1,1 @@
+"""Execution engines, and the stage1 images that carry them."""

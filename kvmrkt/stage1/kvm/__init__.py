@@ -1,0 +1,1 @@
+"""The KVM engine: a virtual machine for each pod."""
