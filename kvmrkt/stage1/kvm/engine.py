@@ -1,0 +1,155 @@
+"""The KVM engine: a prepared pod in, its exit status out."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from kvmrkt.errors import GuestError, VmmError
+from kvmrkt.paths import RUNTIME, DataDir
+from kvmrkt.pods.directory import PodDirectory
+from kvmrkt.pods.records import AppRecord
+from kvmrkt.pods.resources import Resources
+from kvmrkt.stage1.image import Stage1Image
+from kvmrkt.stage1.kvm import share
+from kvmrkt.stage1.kvm.accel import choose_accelerator, remember_bad
+from kvmrkt.stage1.kvm.agent import AppExited, AppStarted
+from kvmrkt.stage1.kvm.machine import (
+    Accelerator,
+    DiskImage,
+    Machine,
+    Plan9,
+    VirtioFs,
+    lay_out_disks,
+)
+from kvmrkt.stage1.kvm.podspec import PodSpec
+from kvmrkt.stage1.kvm.scratch import make_scratch
+from kvmrkt.stage1.kvm.sizing import size_machine
+from kvmrkt.stage1.kvm.tsc import tsc_khz
+from kvmrkt.stage1.kvm.vmm import CONSOLE, MONITOR, Vmm, Wires, find_qemu, machine_ports, make_wires
+from kvmrkt.trace import Trace
+
+HELLO_SECONDS: dict[Accelerator, float] = {"kvm": 60.0, "tcg": 300.0}
+"""Deadlines for the agent's hello: generous, since a loaded host is no fault of the guest's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KvmPod:
+    """Everything the engine needs of a pod, its directory in `run` with the lock held."""
+
+    directory: PodDirectory
+    spec: PodSpec
+    images: dict[str, Path]
+    """The rendered image behind each disk serial of the spec."""
+    folders: tuple[share.HostFolder, ...]
+    stage1: Stage1Image
+    accelerator: str = "auto"
+    hello_seconds: float | None = None
+    tty_fd: int | None = None
+
+
+class _Records:
+    """Writes what becomes of each app to the pod's directory."""
+
+    def __init__(self, directory: PodDirectory) -> None:
+        self._directory = directory
+        self._started: dict[str, int] = {}
+
+    def app_started(self, event: AppStarted) -> None:
+        self._started[event.name] = event.time_ns
+        self._directory.write_app_record(event.name, AppRecord(started_ns=event.time_ns))
+
+    def app_exited(self, event: AppExited) -> None:
+        record = AppRecord(
+            code=event.status,
+            started_ns=self._started.get(event.name),
+            finished_ns=event.time_ns,
+        )
+        self._directory.write_app_record(event.name, record)
+
+
+def run_pod(pod: KvmPod, data: DataDir, trace: Trace, warn: Callable[[str], None]) -> int:
+    """Boot the pod, follow it to its end, and return its exit status.
+
+    With `auto`, a KVM that breaks while the guest boots is remembered as broken and the pod
+    starts once more under emulation. Raises EngineError and HostError.
+    """
+    choice = choose_accelerator(pod.accelerator, RUNTIME)
+    if choice.kind == "tcg" and pod.accelerator != "tcg":
+        warn(f"no usable KVM: {choice.reason}; the pod runs under software emulation, slowly")
+    try:
+        return _run_machine(pod, data, choice.kind, trace)
+    except VmmError as error:
+        from kvmrkt.stage1.kvm.monitor import MachineStoppedError
+
+        if not isinstance(error, MachineStoppedError):
+            raise
+        if choice.kind != "kvm" or pod.accelerator != "auto":
+            raise
+        remember_bad(error.message)
+        warn(f"KVM broke while the guest ran ({error.message}); once more under emulation")
+        return _run_machine(pod, data, "tcg", trace)
+
+
+def _run_machine(pod: KvmPod, data: DataDir, accelerator: Accelerator, trace: Trace) -> int:
+    with ExitStack() as stack:
+        directory, resources = pod.directory, Resources(pod.directory)
+        logs = directory.path / "logs"
+        logs.mkdir(mode=0o750, exist_ok=True)
+        wires = make_wires(stack, tuple(port for app in pod.spec.apps for port in app.ports))
+        scratch = directory.path / "scratch.img"
+        scratch.unlink(missing_ok=True)
+        make_scratch(data.cas / "scratch", scratch)
+        served, setup = _serve_folders(pod, resources, logs, stack)
+        machine = _machine(pod, accelerator, wires, scratch, served)
+        qemu = find_qemu(accelerator, lean=served is None)
+        vmm = Vmm.start(qemu, machine, wires, logs / "qemu", setup=setup)
+        stack.callback(vmm.kill)
+        resources.record_process(vmm.process.pid, "qemu")
+        trace.end("spawn")
+        return _supervise(pod, vmm, wires, logs, accelerator, trace)
+
+
+def _supervise(
+    pod: KvmPod, vmm: Vmm, wires: Wires, logs: Path, accelerator: Accelerator, trace: Trace
+) -> int:
+    # QEMU starts while these are imported
+    from kvmrkt.stage1.kvm.streams import raw_terminal
+    from kvmrkt.stage1.kvm.supervisor import Supervision, Supervisor
+
+    plan = Supervision(
+        spec=pod.spec,
+        logs=logs,
+        hello_seconds=pod.hello_seconds or HELLO_SECONDS[accelerator],
+        tty_fd=pod.tty_fd,
+    )
+    supervisor = Supervisor(vmm, wires, plan, _Records(pod.directory), trace)
+    with ExitStack() as stack:
+        if pod.tty_fd is not None:
+            stack.enter_context(raw_terminal(pod.tty_fd))
+        return asyncio.run(supervisor.run())
+
+
+def _serve_folders(
+    pod: KvmPod, resources: Resources, logs: Path, stack: ExitStack
+) -> tuple[VirtioFs | Plan9 | None, Callable[[], None] | None]:
+    """The share for the pod's host volumes, and what QEMU's process must do before it starts."""
+    if not pod.folders:
+        return None, None
+    mount_point = resources.record_run_dir() / share.TAG
+    mount_point.mkdir(exist_ok=True)
+    program = share.find_virtiofsd()
+    if program is None:
+        return Plan9(share.TAG, mount_point), share.make_tree(mount_point, pod.folders)
+    with (logs / "virtiofsd").open("ab") as log:
+        process, connection = share.start_virtiofsd(program, mount_point, pod.folders, log)
+    stack.callback(process.wait, timeout=10)
+    stack.callback(process.kill)
+    stack.callback(connection.close)
+    resources.record_process(process.pid, "virtiofsd")
+    return VirtioFs(share.TAG, connection.fileno()), None

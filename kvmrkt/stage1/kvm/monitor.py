@@ -1,0 +1,60 @@
+"""QMP: what QEMU reports about the machine, and what is asked of it."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+from qemu.qmp import EventListener, QMPClient
+from qemu.qmp.error import QMPError
+
+from kvmrkt.errors import VmmError
+
+
+class MachineStoppedError(VmmError):
+    """QEMU paused the machine on its own: the accelerator, or the guest, is broken."""
+
+
+class Monitor:
+    """A QMP session with one QEMU, over an inherited socket."""
+
+    def __init__(self) -> None:
+        """Not connected yet."""
+        self._client = QMPClient()
+        self.shutdown_reason: str | None = None
+        """Why the machine went down, in QEMU's word (`guest-reset`, `host-qmp-quit` …)."""
+
+    async def connect(self, end: socket.socket) -> None:
+        """Greet QEMU; raises VmmError when it does not answer as QMP wants."""
+        try:
+            await self._client.connect(end)
+        except QMPError as error:
+            raise VmmError("QEMU did not open its control channel") from error
+
+    async def watch(self) -> None:
+        """Follow events until QEMU is gone; raises MachineStoppedError when it gives up.
+
+        With a broken KVM, QEMU does not exit: it pauses the machine in the state internal-error.
+        """
+        listener = EventListener(names=("STOP", "SHUTDOWN", "GUEST_PANICKED"))
+        with self._client.listen(listener):
+            async for event in listener:
+                if event["event"] == "SHUTDOWN":
+                    self.shutdown_reason = str(event.get("data", {}).get("reason", ""))
+                elif status := await self._stopped():
+                    raise MachineStoppedError(f"QEMU stopped the machine: {status}")
+
+    async def _stopped(self) -> str | None:
+        try:
+            answer = await self._client.execute("query-status")
+        except QMPError:
+            return None  # QEMU is on its way out, which its control socket tells
+        status = answer.get("status") if isinstance(answer, dict) else None
+        return status if status in ("internal-error", "guest-panicked", "io-error") else None
+
+    async def close(self) -> None:
+        """End the session; QEMU may be gone already."""
+        try:
+            await asyncio.wait_for(self._client.disconnect(), timeout=1)
+        except (QMPError, EOFError, OSError, asyncio.TimeoutError):
+            pass  # what is left is a closed socket, which is what was wanted

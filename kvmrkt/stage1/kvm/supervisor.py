@@ -1,0 +1,284 @@
+"""The life of one pod's machine: from a started QEMU to the pod's exit status.
+
+One event loop. Tasks read what QEMU and the guest send; the conversation with the agent runs
+beside them, and whichever fails first ends the pod. Why a machine went down is worked out once,
+afterwards, from everything that was heard.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import signal
+import time
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from kvmrkt.errors import AppStartError, GuestError, KvmrktError, VmmError
+from kvmrkt.stage1.kvm.agent import (
+    CONTROL_PORT,
+    Agent,
+    AgentFailed,
+    AppExited,
+    AppStarted,
+    PodExited,
+)
+from kvmrkt.stage1.kvm.applog import LOG_PORT, AppLog
+from kvmrkt.stage1.kvm.console import Console
+from kvmrkt.stage1.kvm.monitor import Monitor
+from kvmrkt.stage1.kvm.podspec import PodSpec
+from kvmrkt.stage1.kvm.streams import Sink, copy_in, copy_out, window_size
+from kvmrkt.stage1.kvm.vmm import CONSOLE, MONITOR, Vmm, Wires
+from kvmrkt.trace import Trace
+
+STOP_GRACE_SECONDS = 10.0
+_DRAIN_SECONDS = 5.0
+"""How long output that is already on its way may take once the apps are gone."""
+_LAST_WORDS_SECONDS = 2.0
+_ENTROPY_BYTES = 64
+
+
+class Records(Protocol):
+    """Where the supervisor writes down what became of each app."""
+
+    def app_started(self, event: AppStarted) -> None:
+        """An app runs."""
+
+    def app_exited(self, event: AppExited) -> None:
+        """An app is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Supervision:
+    """What the supervisor needs to know beside the machine."""
+
+    spec: PodSpec
+    logs: Path
+    hello_seconds: float
+    tty_fd: int | None = None
+    """The terminal of an interactive pod: its window's size follows."""
+
+
+class _Interrupted(Exception):
+    """A second signal: the pod is to end now."""
+
+
+@dataclass(slots=True)
+class _Heard:
+    """What the guest reported."""
+
+    started: bool = False
+    stopping: bool = False
+    exits: list[AppExited] = field(default_factory=list)
+
+
+def pod_status(exits: list[AppExited]) -> int:
+    """The status of the first app that failed on its own; 0 when none did.
+
+    An app that was asked to stop and died of it did what it was asked.
+    """
+    for event in exits:
+        if event.status and not (event.stopped and event.signal is not None):
+            return event.status
+    return 0
+
+
+class Supervisor:
+    """Runs one machine to its end."""
+
+    def __init__(
+        self, vmm: Vmm, wires: Wires, plan: Supervision, records: Records, trace: Trace
+    ) -> None:
+        """The supervisor takes over `wires`; the caller still kills `vmm` on every path."""
+        self._vmm = vmm
+        self._wires = wires
+        self._plan = plan
+        self._records = records
+        self._trace = trace
+        self._console = Console(plan.logs / "console")
+        self._monitor = Monitor()
+        self._heard = _Heard()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> int:
+        """Return the pod's exit status; raises what ended the pod instead."""
+        self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._agent = await Agent.open(self._wires.ours[CONTROL_PORT])
+        self._output = Sink(1)
+        names = frozenset(app.name for app in self._plan.spec.apps)
+        self._log = AppLog(self._plan.logs, names, self._output.write)
+        self._start(self._console.read(self._wires.ours[CONSOLE]))
+        self._start(self._agent.listen())
+        self._start(self._log.read(self._wires.ours[LOG_PORT]))
+        self._start(self._watch_monitor())
+        streams = self._start_streams()
+        self._listen_to_signals()
+        conversation = asyncio.ensure_future(self._converse())
+        try:
+            await asyncio.wait(
+                (conversation, self._failure), return_when=asyncio.FIRST_COMPLETED
+            )
+            if self._failure.done():
+                self._failure.result()
+            conversation.result()
+            await self._drain(streams)
+            return pod_status(self._heard.exits)
+        except _Interrupted:
+            raise KvmrktError("the pod was killed on request, before its apps had ended") from None
+        finally:
+            conversation.cancel()
+            await self._close()
+
+    # -- tasks ---------------------------------------------------------------------------------
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        if not self._failure.done():
+            self._failure.set_exception(error)
+
+    async def _watch_monitor(self) -> None:
+        try:
+            await self._monitor.connect(self._wires.ours[MONITOR])
+        except VmmError:
+            # a QEMU that is gone is reported by the control port, with its last words
+            await asyncio.sleep(_LAST_WORDS_SECONDS)
+            raise
+        await self._monitor.watch()
+
+    def _start_streams(self) -> list[asyncio.Task[None]]:
+        outputs: list[asyncio.Task[None]] = []
+        for app in self._plan.spec.apps:
+            for port in app.ports:
+                end = self._wires.ours[port]
+                stream = port.rpartition(".")[2]
+                if stream in ("stdin", "tty"):
+                    self._start(copy_in(0, end))
+                if stream in ("stdout", "tty"):
+                    outputs.append(self._start(copy_out(end.dup(), self._output)))
+                elif stream == "stderr":
+                    outputs.append(self._start(copy_out(end.dup(), Sink(2))))
+        return outputs
+
+    async def _drain(self, streams: list[asyncio.Task[None]]) -> None:
+        """The apps are gone: what they wrote is on its way, and QEMU's end closes behind it."""
+        log = asyncio.ensure_future(self._log.ended.wait())
+        await asyncio.wait((log, self._failure), timeout=_DRAIN_SECONDS)
+        self._vmm.kill()
+        if streams:
+            await asyncio.wait(streams, timeout=_DRAIN_SECONDS)
+        self._trace.end("end")
+
+    async def _close(self) -> None:
+        self._vmm.kill()
+        await self._monitor.close()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._failure.done():
+            self._failure.exception()
+
+    # -- the conversation ----------------------------------------------------------------------
+
+    async def _converse(self) -> None:
+        await self._hear_hello()
+        self._trace.end("kernel")
+        spec = msgspec.structs.replace(
+            self._plan.spec,
+            realtime_ns=time.time_ns(),
+            entropy=base64.b64encode(os.urandom(_ENTROPY_BYTES)).decode(),
+        )
+        try:
+            await self._agent.start_pod(spec)
+        except GuestError as error:
+            raise await self._why_down() from error
+        self._heard.started = True
+        self._trace.end("agent")
+        while (event := await self._agent.events.get()) is not None:
+            if isinstance(event, AppStarted):
+                self._records.app_started(event)
+            elif isinstance(event, AppExited):
+                self._heard.exits.append(event)
+                self._records.app_exited(event)
+            elif isinstance(event, AgentFailed):
+                raise GuestError(f"the guest's agent failed: {event.message}")
+            elif isinstance(event, PodExited):
+                self._trace.end("app")
+                return
+        raise await self._why_down()
+
+    async def _hear_hello(self) -> None:
+        try:
+            await asyncio.wait_for(self._agent.hello(), self._plan.hello_seconds)
+        except asyncio.TimeoutError:
+            raise GuestError(
+                f"the guest's agent said nothing within {self._plan.hello_seconds:g} seconds",
+                hint="a slower host may need a longer --boot-timeout",
+                details=self._console.last_lines(),
+            ) from None
+        except GuestError as error:
+            raise await self._why_down() from error
+
+    async def _why_down(self) -> KvmrktError:
+        """The control port closed before the pod had ended: say what went down."""
+        closed = asyncio.ensure_future(self._console.closed.wait())
+        await asyncio.wait((closed,), timeout=_LAST_WORDS_SECONDS)
+        status = self._vmm.wait(timeout_seconds=0.5)
+        console = self._console.last_lines()
+        if said := self._console.panic():
+            return GuestError(f"the guest's kernel panicked: {said}", details=console)
+        if status is None:
+            return GuestError("the guest's agent closed its control port", details=console)
+        if status < 0:
+            name = signal.Signals(-status).name
+            return VmmError(
+                f"QEMU was ended by {name}",
+                details=console,
+                hint="by the host's OOM killer, if dmesg says so" if name == "SIGKILL" else None,
+            )
+        if status > 0:
+            words = self._vmm.last_words()
+            return VmmError(f"QEMU ended with status {status}", details=words or console)
+        reason = self._monitor.shutdown_reason or "no reason given"
+        return GuestError(f"the guest went down by itself ({reason})", details=console)
+
+    # -- signals -------------------------------------------------------------------------------
+
+    def _listen_to_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            loop.add_signal_handler(number, self._stop)
+        if self._plan.tty_fd is not None:
+            loop.add_signal_handler(signal.SIGWINCH, self._resize)
+
+    def _stop(self) -> None:
+        if self._heard.stopping or not self._heard.started:
+            self._fail(_Interrupted())
+            return
+        self._heard.stopping = True
+        self._start(self._agent.stop_pod(STOP_GRACE_SECONDS))
+
+    def _resize(self) -> None:
+        if self._plan.tty_fd is not None and self._heard.started:
+            rows, columns = window_size(self._plan.tty_fd)
+            self._start(self._tell_size(rows, columns))
+
+    async def _tell_size(self, rows: int, columns: int) -> None:
+        try:
+            await self._agent.resize(self._plan.spec.apps[0].name, rows, columns)
+        except AppStartError:
+            pass  # the app has just ended: its window no longer matters

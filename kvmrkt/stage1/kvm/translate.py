@@ -1,0 +1,152 @@
+"""From App Container terms to the agent's: a pod manifest becomes a PodSpec. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from kvmrkt.appc import isolators
+from kvmrkt.appc.image_manifest import App
+from kvmrkt.appc.pod_manifest import PodManifest, RuntimeApp, Volume
+from kvmrkt.config import InsecureOptions
+from kvmrkt.errors import PodError
+from kvmrkt.stage1.kvm.podspec import (
+    AppMount,
+    AppSpec,
+    Disk,
+    EmptyVolume,
+    HostVolume,
+    Limits,
+    PodSpec,
+    Terminal,
+)
+from kvmrkt.stage1.kvm.share import HostFolder
+
+SCRATCH = "scratch"
+
+
+@dataclass(frozen=True, slots=True)
+class Streams:
+    """How the apps' standard streams reach the host."""
+
+    mode: Literal["log", "stream", "tty"] = "log"
+    terminal: Terminal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Translation:
+    """The spec, and what of the host it stands on."""
+
+    spec: PodSpec
+    image_ids: dict[str, str]
+    """The image behind each disk serial; apps of one image share its disk."""
+    folders: tuple[HostFolder, ...]
+
+
+def translate(
+    manifest: PodManifest,
+    uuid: str,
+    *,
+    hostname: str | None = None,
+    streams: Streams | None = None,
+    insecure: InsecureOptions | None = None,
+) -> Translation:
+    """Translate a whole pod; raises ManifestError for isolators that make no sense."""
+    insecure = insecure or InsecureOptions()
+    serials: dict[str, str] = {}
+    for app in manifest.apps:
+        serials.setdefault(app.image.id, f"image{len(serials)}")
+    disks = [Disk(serial, "squashfs", read_only=True) for serial in serials.values()]
+    volumes = {volume.name: volume for volume in manifest.volumes}
+    spec = PodSpec(
+        uuid=uuid,
+        hostname=hostname or f"rkt-{uuid}",
+        realtime_ns=0,  # the supervisor sets both when the guest is there to hear them
+        entropy="",
+        apps=tuple(
+            _app(app, serials[app.image.id], volumes, streams or Streams(), insecure)
+            for app in manifest.apps
+        ),
+        disks=(*disks, Disk(SCRATCH, "ext4", read_only=False)),
+        volumes=tuple(_volume(volume) for volume in manifest.volumes),
+    )
+    folders = tuple(_folder(volume) for volume in manifest.volumes if volume.kind == "host")
+    return Translation(spec, {serial: image for image, serial in serials.items()}, folders)
+
+
+def _volume(volume: Volume) -> HostVolume | EmptyVolume:
+    if volume.kind == "host":
+        return HostVolume(volume.name, volume.read_only)
+    return EmptyVolume(
+        volume.name, int(volume.mode or "0755", 8), volume.uid or 0, volume.gid or 0
+    )
+
+
+def _folder(volume: Volume) -> HostFolder:
+    return HostFolder(
+        volume.name, Path(volume.source or ""), volume.read_only, volume.recursive is not False
+    )
+
+
+def _app(
+    runtime: RuntimeApp,
+    disk: str,
+    volumes: dict[str, Volume],
+    streams: Streams,
+    insecure: InsecureOptions,
+) -> AppSpec:
+    app = runtime.app
+    if app is None:
+        raise PodError(f'the pod manifest has no app section for "{runtime.name}"')
+    output = streams.mode
+    return AppSpec(
+        name=runtime.name,
+        disk=disk,
+        argv=tuple(app.exec),
+        environment=_environment(runtime.name, app),
+        user=app.user,
+        group=app.group,
+        supplementary_gids=tuple(app.supplementary_gids),
+        working_directory=app.working_directory or "/",
+        read_only_root=runtime.read_only_root_fs,
+        mounts=_mounts(runtime, app, volumes),
+        capabilities=(
+            isolators.ALL_CAPABILITIES if insecure.capabilities else isolators.capabilities(app)
+        ),
+        no_new_privileges=isolators.no_new_privileges(app),
+        protect_paths=not insecure.paths,
+        limits=Limits(
+            memory_bytes=isolators.memory_limit_bytes(app),
+            cpu_millis=isolators.cpu_limit_millis(app),
+            cpu_shares=isolators.cpu_shares(app),
+        ),
+        oom_score_adj=isolators.oom_score_adj(app),
+        pre_start=_handlers(app, "pre-start"),
+        post_stop=_handlers(app, "post-stop"),
+        stdin="null" if output == "log" else output,
+        stdout=output,
+        stderr=output,
+        terminal=streams.terminal,
+    )
+
+
+def _environment(name: str, app: App) -> tuple[str, ...]:
+    own = tuple(f"{variable.name}={variable.value}" for variable in app.environment)
+    return (*own, f"AC_APP_NAME={name}", "container=kvmrkt")
+
+
+def _mounts(runtime: RuntimeApp, app: App, volumes: dict[str, Volume]) -> tuple[AppMount, ...]:
+    read_only = {point.path: point.read_only for point in app.mount_points}
+    return tuple(
+        AppMount(
+            mount.volume,
+            mount.path,
+            read_only.get(mount.path, False) or volumes[mount.volume].read_only,
+        )
+        for mount in runtime.mounts
+    )
+
+
+def _handlers(app: App, name: str) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(handler.exec) for handler in app.event_handlers if handler.name == name)

@@ -1,0 +1,133 @@
+"""A pod's QEMU: its sockets, its start, and its end."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from kvmrkt.errors import VmmError, describe
+from kvmrkt.process import find_program, spawn
+from kvmrkt.stage1.kvm.agent import CONTROL_PORT
+from kvmrkt.stage1.kvm.applog import LOG_PORT
+from kvmrkt.stage1.kvm.machine import Accelerator, Machine, Port, qemu_argv
+
+_STDERR_LIMIT_BYTES = 4096
+_KILL_SECONDS = 10
+
+
+@dataclass(slots=True)
+class Wires:
+    """Socket pairs between this process and QEMU; nothing is named in a filesystem."""
+
+    ours: dict[str, socket.socket] = field(default_factory=dict)
+    theirs: dict[str, socket.socket] = field(default_factory=dict)
+
+    def add(self, name: str) -> None:
+        """A new pair; QEMU's end is handed over at its start."""
+        self.ours[name], self.theirs[name] = socket.socketpair()
+
+    def close_theirs(self) -> None:
+        """After the start: an end that only QEMU holds tells when QEMU is gone."""
+        for end in self.theirs.values():
+            end.close()
+        self.theirs.clear()
+
+    def close(self) -> None:
+        """Close all that is still open."""
+        self.close_theirs()
+        for end in self.ours.values():
+            end.close()
+
+
+MONITOR, CONSOLE = "monitor", "console"
+
+
+def make_wires(stack: ExitStack, app_ports: tuple[str, ...]) -> Wires:
+    """A pair for the monitor, the console, the agent's ports and the apps' streams."""
+    wires = Wires()
+    stack.callback(wires.close)
+    for name in (MONITOR, CONSOLE, CONTROL_PORT, LOG_PORT, *app_ports):
+        wires.add(name)
+    return wires
+
+
+def machine_ports(wires: Wires) -> tuple[Port, ...]:
+    """The virtio-serial ports among the wires, the agent's own first."""
+    return tuple(
+        Port(name, end.fileno())
+        for name, end in wires.theirs.items()
+        if name not in (MONITOR, CONSOLE)
+    )
+
+
+def find_qemu(accelerator: Accelerator, *, lean: bool) -> Path:
+    """The QEMU to start: the lean microvm build where KVM and the pod's devices allow it."""
+    if accelerator == "kvm" and lean:
+        small = Path("/usr/bin/qemu-system-x86_64-microvm")
+        if small.exists():
+            return small
+    return find_program(
+        "qemu-system-x86_64", package="qemu-system-x86", also=("/usr/bin/qemu-system-x86_64",)
+    )
+
+
+class Vmm:
+    """A started QEMU."""
+
+    def __init__(self, process: subprocess.Popen[bytes], said: Path) -> None:
+        """`said` is the file that got QEMU's standard error."""
+        self.process = process
+        self._said = said
+
+    @classmethod
+    def start(
+        cls, qemu: Path, machine: Machine, wires: Wires, said: Path, *,
+        setup: Callable[[], None] | None = None,
+    ) -> Vmm:  # fmt: skip
+        """Start QEMU with QEMU's ends of the wires; it dies when this process does."""
+        inherited = [end.fileno() for end in wires.theirs.values()]
+        with said.open("ab") as log:
+            process = _spawn(qemu_argv(qemu, machine), inherited, log, setup)
+        wires.close_theirs()
+        return cls(process, said)
+
+    def kill(self) -> None:
+        """End it now, and wait until it is gone."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(timeout=_KILL_SECONDS)
+
+    def wait(self, timeout_seconds: float) -> int | None:
+        """Its status as `subprocess` counts, None when it still runs."""
+        try:
+            return self.process.wait(timeout=timeout_seconds)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def last_words(self) -> str:
+        """The end of what QEMU wrote to standard error."""
+        with self._said.open("rb") as file:
+            file.seek(max(0, self._said.stat().st_size - _STDERR_LIMIT_BYTES))
+            return file.read().decode(errors="replace").strip()
+
+
+def _spawn(
+    argv: list[str], inherited: list[int], log: IO[bytes], setup: Callable[[], None] | None
+) -> subprocess.Popen[bytes]:
+    try:
+        return spawn(
+            argv,
+            stdout=log,
+            stderr=log,
+            pass_fds=inherited,
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+            die_with_parent=True,
+            setup=setup,
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise VmmError(f"cannot start {argv[0]}: {describe(error)}") from error
