@@ -106,7 +106,9 @@ def verdict_for(
     if cached is not None and cached.key == key:
         return cached.verdict
     if run_probe is None:
-        from kvmrkt.stage1.kvm.kvmprobe import probe as run_probe
+        from kvmrkt.stage1.kvm.kvmprobe import probe
+
+        run_probe = probe
     verdict = run_probe()
     if verdict.lasting:
         runcache.write(path, CachedVerdict(key, verdict))

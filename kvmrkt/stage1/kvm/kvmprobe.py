@@ -22,6 +22,7 @@ import msgspec
 from kvmrkt.errors import describe
 from kvmrkt.stage1.kvm.bounded import ChildFailedError, call_in_child
 from kvmrkt.stage1.kvm.kvmioctl import API_VERSION, ExitReason, Kvm, KvmDevice, VcpuExit
+from kvmrkt.stage1.kvm.verdict import ProbeVerdict
 
 LOOP_ROUNDS = 20_000
 LOOP_LIMIT_SECONDS = 0.002
