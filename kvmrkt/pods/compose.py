@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -17,7 +17,11 @@ from kvmrkt.appc.image_manifest import (
 )
 from kvmrkt.appc.pod_manifest import Mount, PodManifest, RuntimeApp, RuntimeImage, Volume
 from kvmrkt.errors import UsageError
-from kvmrkt.pods.request import AppRequest, PodRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from kvmrkt.pods.request import AppRequest, PodRequest
 
 MIN_MEMORY_BYTES = 4096
 """Less is refused, as by rkt: it catches `16m`, which is 16 thousandths of a byte."""

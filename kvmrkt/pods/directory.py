@@ -16,13 +16,17 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kvmrkt.errors import PodError, PodNotFoundError, describe
-from kvmrkt.paths import DataDir
 from kvmrkt.pods.records import AppRecord, decode_app_record, encode_app_record
 from kvmrkt.pods.states import PodState, Section, state_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from kvmrkt.paths import DataDir
 
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _LOCK_ATTEMPTS = 20

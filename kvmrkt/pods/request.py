@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from kvmrkt.appc.pod_manifest import Volume
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from kvmrkt.appc.pod_manifest import Volume
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,14 +10,18 @@ Releasing is idempotent: what is already gone counts as released.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from kvmrkt.errors import HostError
 from kvmrkt.paths import RUNTIME, runtime_pod_dir
-from kvmrkt.pods.directory import PodDirectory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kvmrkt.pods.directory import PodDirectory
 
 _FILE = "resources.json"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -151,9 +155,7 @@ def _release(pod: PodDirectory, resource: Resource) -> None:
     try:
         release = _RELEASE[resource.kind]
     except KeyError:
-        raise HostError(
-            "no way to release this kind is known: a newer kvmrkt made it"
-        ) from None
+        raise HostError("no way to release this kind is known: a newer kvmrkt made it") from None
     release(pod, resource)
 
 

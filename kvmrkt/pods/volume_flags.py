@@ -14,7 +14,8 @@ def parse_mount(text: str) -> MountRequest:
     unknown = set(fields) - {"volume", "target"}
     if unknown or len(fields) != 2:
         raise UsageError(
-            f"invalid --mount {text}: " + (f"unknown key {min(unknown)}" if unknown else "incomplete"),
+            f"invalid --mount {text}: "
+            + (f"unknown key {min(unknown)}" if unknown else "incomplete"),
             hint="write volume=NAME,target=/absolute/path",
         )
     if not fields["target"].startswith("/") or ".." in fields["target"].split("/"):
@@ -61,9 +62,7 @@ def _host_volume(name: str, fields: dict[str, str], read_only: bool) -> Volume:
     if not source.startswith("/"):
         raise ValueError("kind=host needs source=/absolute/path")
     recursive = _boolean(fields.get("recursive", "true"))
-    return Volume(
-        name=name, kind="host", source=source, read_only=read_only, recursive=recursive
-    )
+    return Volume(name=name, kind="host", source=source, read_only=read_only, recursive=recursive)
 
 
 def _boolean(text: str) -> bool:

@@ -8,9 +8,8 @@ it) is looked at each time.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -18,6 +17,9 @@ from kvmrkt.errors import HostError, UsageError
 from kvmrkt.paths import RUNTIME
 from kvmrkt.stage1.kvm import runcache
 from kvmrkt.stage1.kvm.verdict import ProbeVerdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 KVM_DEVICE = Path("/dev/kvm")
 _FILE = "accel.json"

@@ -12,7 +12,10 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _ANSWER_LIMIT_BYTES = 4096  # written with one write(2), which a pipe takes whole
 _REAP_SECONDS = 0.1

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from kvmrkt.stage1.kvm.kvmioctl import API_VERSION, ExitReason, VcpuExit
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def io_exit(port: int, cpu_seconds: float = 0.000_02) -> VcpuExit:

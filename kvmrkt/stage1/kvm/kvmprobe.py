@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import signal
 import struct
-from types import FrameType
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -23,6 +23,9 @@ from kvmrkt.errors import describe
 from kvmrkt.stage1.kvm.bounded import ChildFailedError, call_in_child
 from kvmrkt.stage1.kvm.kvmioctl import API_VERSION, ExitReason, Kvm, KvmDevice, VcpuExit
 from kvmrkt.stage1.kvm.verdict import ProbeVerdict
+
+if TYPE_CHECKING:
+    from types import FrameType
 
 LOOP_ROUNDS = 20_000
 LOOP_LIMIT_SECONDS = 0.002

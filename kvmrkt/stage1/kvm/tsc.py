@@ -7,7 +7,6 @@ boot: from KVM where it answers, else by reading the counter twice, else from /p
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +17,8 @@ from kvmrkt.paths import RUNTIME
 from kvmrkt.stage1.kvm import runcache
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from kvmrkt.stage1.kvm.kvmioctl import Kvm
 
 _FILE = "tsc.json"

@@ -1,4 +1,4 @@
-"""What is known about this host's KVM; apart from the probe, so that a kept verdict costs little."""
+"""What is known about this host's KVM; apart from the probe, so that reading it costs little."""
 
 from __future__ import annotations
 
