@@ -1,8 +1,8 @@
 #!/usr/bin/python3
-"""Builds the guest's kernel from fragments: `build.py [--arch A] [--debug] OUTPUT-FOLDER VARIANT...`.
+"""Builds the guest's kernel from fragments: `build.py [--arch A] [--debug] FOLDER VARIANT...`.
 
-Puts OUTPUT-FOLDER/VARIANT/vmlinux in place for each variant, from a cache keyed by source, fragments,
-compiler and these scripts. KERNEL_SRC names another source: a tree or a tarball, 6.1 or later.
+Puts FOLDER/VARIANT/vmlinux in place for each variant, from a cache keyed by source, fragments and
+compiler. KERNEL_SRC names another source: a tree or a tarball, 6.1 or later.
 """
 
 from __future__ import annotations
@@ -19,12 +19,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from fragments import FragmentError, KernelVersion, fragment_files, read_requests, refused
+from fragments import (
+    FragmentError,
+    KernelVersion,
+    fragment_files,
+    read_requests,
+    refused,
+    significant_lines,
+)
 from progress import Progress
 from source import KernelSource, SourceError, compiler_version, digest, find_source, source_version
 
 FOLDER = Path(__file__).resolve().parent
-_SCRIPTS = tuple(FOLDER / f"{name}.py" for name in ("build", "fragments", "source"))
+_RECIPE = "1"  # count it up when these scripts make another kernel of the same input
 _OBJECTS_ESTIMATE = 1500
 _REPRODUCIBLE = {
     "KBUILD_BUILD_TIMESTAMP": "1970-01-01",
@@ -68,7 +75,8 @@ def cache_root() -> Path:
 def plan(source: KernelSource, arch: str, variant: str, *, debug: bool) -> Kernel:
     """Which fragments make the kernel, and under which key it is cached."""
     fragments = fragment_files(FOLDER, arch, variant, debug=debug)
-    key = digest(source.identity(), compiler_version(), arch, *fragments, *_SCRIPTS)
+    asked = significant_lines(fragments)
+    key = digest(source.identity(), compiler_version(), arch, asked, _RECIPE)
     return Kernel(variant, fragments, cache_root() / key / "vmlinux")
 
 
@@ -124,8 +132,8 @@ def build(source: KernelSource, tree: Path, arch: Architecture, kernel: Kernel) 
         compile_kernel(tree, output, arch, kernel)
         stripped = output / "stripped"
         # The relocations are for a decompressor that a PVH boot does not have.
-        strip = ["objcopy", "--strip-all", "--remove-section=.rela*", output / arch.image, stripped]
-        subprocess.run(strip, check=True)
+        strip = ["objcopy", "--strip-all", "--remove-section=.rela*"]
+        subprocess.run([*strip, str(output / arch.image), str(stripped)], check=True)
         shutil.copyfile(output / ".config", kernel.cached.with_name("config"))
         stripped.chmod(0o644)
         stripped.rename(kernel.cached)

@@ -54,15 +54,21 @@ def fragment_files(folder: Path, arch: str, variant: str, *, debug: bool) -> lis
     concerns = (*COMMON, "debug") if debug else COMMON
     files = [folder / "common" / f"{concern}.config" for concern in concerns]
     files += [folder / arch / f"{concern}.config" for concern in concerns]
-    chosen = [*(file for file in files if file.exists()), folder / arch / f"variant-{variant}.config"]
-    if not chosen[-1].exists():
+    last = folder / arch / f"variant-{variant}.config"
+    if not last.exists():
         known = ", ".join(sorted(f.stem[8:] for f in folder.glob(f"{arch}/variant-*.config")))
         raise FragmentError(f"{arch} has no kernel variant {variant!r}; known: {known or 'none'}")
-    return chosen
+    return [*(file for file in files if file.exists()), last]
+
+
+def significant_lines(files: list[Path]) -> str:
+    """The fragments without their comments: what a cached kernel depends on."""
+    lines = (line for file in files for line in file.read_text().splitlines())
+    return "\n".join(line for line in lines if "CONFIG_" in line)
 
 
 def read_requests(files: list[Path], version: KernelVersion) -> list[Request]:
-    """What the fragments ask of a kernel of this version; a later file's word replaces an earlier one's."""
+    """What the fragments ask of a kernel of this version; a later file's word counts."""
     requests: dict[str, Request] = {}
     for file in files:
         for number, line in enumerate(file.read_text().splitlines(), start=1):

@@ -53,6 +53,7 @@ class Progress:
         self._shown = time.monotonic()
         elapsed_seconds = round(self._shown - self._started)
         share = min(99, 100 * self._done // max(self._total, 1))
-        text = f"{self._what}: {self._done} of about {self._total} steps, {share} %, {elapsed_seconds} s"
+        count = f"{self._done} of about {self._total} steps"
+        text = f"{self._what}: {count}, {share} %, {elapsed_seconds} s"
         sys.stderr.write(f"\r{text}\x1b[K" if self._on_terminal else f"{text}\n")
         sys.stderr.flush()

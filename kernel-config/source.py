@@ -28,11 +28,12 @@ class KernelSource:
         return self.path.is_dir()
 
     def identity(self) -> str:
-        """What tells this source from another, cheaply: no reading of 150 MB for a build that is cached."""
+        """What tells this source from another, without reading 150 MB for a cached build."""
         if self.is_folder:
             return f"{self.path.resolve()} {source_version(self.path)} {_git_state(self.path)}"
         status = self.path.stat()
-        return f"{self.path.name} {status.st_size} {_package_version(self.path) or status.st_mtime_ns}"
+        edition = _package_version(self.path) or status.st_mtime_ns
+        return f"{self.path.name} {status.st_size} {edition}"
 
 
 def find_source(requested: str | None) -> KernelSource:
@@ -59,13 +60,9 @@ def compiler_version() -> str:
     return told.stdout.splitlines()[0]
 
 
-def digest(*parts: str | Path) -> str:
-    """One hash over texts and the contents of files."""
-    total = hashlib.sha256()
-    for part in parts:
-        data = part.read_bytes() if isinstance(part, Path) else part.encode()
-        total.update(len(data).to_bytes(8, "little") + data)
-    return total.hexdigest()[:32]
+def digest(*parts: str) -> str:
+    """One hash over texts."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
 def _package_version(path: Path) -> str | None:
@@ -77,6 +74,6 @@ def _package_version(path: Path) -> str | None:
 
 
 def _git_state(tree: Path) -> str:
-    describe = ["git", "-C", tree, "describe", "--always", "--dirty"]
+    describe = ["git", "-C", str(tree), "describe", "--always", "--dirty"]
     told = subprocess.run(describe, capture_output=True, text=True, check=False)
     return told.stdout.strip()
