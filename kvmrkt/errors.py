@@ -30,11 +30,15 @@ class KvmrktError(Exception):
     """Base of all errors kvmrkt raises on purpose."""
 
     def __init__(self, message: str, *, hint: str | None = None, details: str | None = None) -> None:
-        """`message` is one sentence; `details` are lines to show below it (a console's tail)."""
+        """`message` is one sentence; `details` are lines to show below it (a console's tail).
+
+        `command` is the command line's: which command the error ended.
+        """
         super().__init__(message)
         self.message = message
         self.hint = hint
         self.details = details
+        self.command: str | None = None
 
     def causes(self) -> list[str]:
         """The messages from this error to its innermost cause, outermost first."""

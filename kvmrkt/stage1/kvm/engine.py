@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
-from kvmrkt.errors import GuestError, VmmError
+import msgspec
+
+from kvmrkt.errors import VmmError
 from kvmrkt.paths import RUNTIME, DataDir
 from kvmrkt.pods.directory import PodDirectory
 from kvmrkt.pods.records import AppRecord
@@ -18,21 +19,32 @@ from kvmrkt.pods.resources import Resources
 from kvmrkt.stage1.image import Stage1Image
 from kvmrkt.stage1.kvm import share
 from kvmrkt.stage1.kvm.accel import choose_accelerator, remember_bad
-from kvmrkt.stage1.kvm.agent import AppExited, AppStarted
 from kvmrkt.stage1.kvm.machine import (
     Accelerator,
     DiskImage,
     Machine,
     Plan9,
     VirtioFs,
-    lay_out_disks,
 )
-from kvmrkt.stage1.kvm.podspec import PodSpec
+from kvmrkt.stage1.kvm.podspec import PodSpec, Share
 from kvmrkt.stage1.kvm.scratch import make_scratch
 from kvmrkt.stage1.kvm.sizing import size_machine
 from kvmrkt.stage1.kvm.tsc import tsc_khz
-from kvmrkt.stage1.kvm.vmm import CONSOLE, MONITOR, Vmm, Wires, find_qemu, machine_ports, make_wires
+from kvmrkt.stage1.kvm.translate import SCRATCH
+from kvmrkt.stage1.kvm.vmm import (
+    CONSOLE,
+    MONITOR,
+    SHARE,
+    Vmm,
+    Wires,
+    find_qemu,
+    machine_ports,
+    make_wires,
+)
 from kvmrkt.trace import Trace
+
+if TYPE_CHECKING:
+    from kvmrkt.stage1.kvm.agent import AppExited, AppStarted
 
 HELLO_SECONDS: dict[Accelerator, float] = {"kvm": 60.0, "tcg": 300.0}
 """Deadlines for the agent's hello: generous, since a loaded host is no fault of the guest's."""
@@ -101,29 +113,37 @@ def _run_machine(pod: KvmPod, data: DataDir, accelerator: Accelerator, trace: Tr
         directory, resources = pod.directory, Resources(pod.directory)
         logs = directory.path / "logs"
         logs.mkdir(mode=0o750, exist_ok=True)
-        wires = make_wires(stack, tuple(port for app in pod.spec.apps for port in app.ports))
         scratch = directory.path / "scratch.img"
-        scratch.unlink(missing_ok=True)
+        scratch.unlink(missing_ok=True)  # of a first try under another accelerator
         make_scratch(data.cas / "scratch", scratch)
-        served, setup = _serve_folders(pod, resources, logs, stack)
+        wires = make_wires(stack, tuple(port for app in pod.spec.apps for port in app.ports))
+        served, setup = _serve_folders(pod, resources, wires, logs, stack)
         machine = _machine(pod, accelerator, wires, scratch, served)
         qemu = find_qemu(accelerator, lean=served is None)
         vmm = Vmm.start(qemu, machine, wires, logs / "qemu", setup=setup)
         stack.callback(vmm.kill)
         resources.record_process(vmm.process.pid, "qemu")
         trace.end("spawn")
-        return _supervise(pod, vmm, wires, logs, accelerator, trace)
+        return _supervise(pod, _spec(pod.spec, served), vmm, wires, logs, accelerator, trace)
 
 
 def _supervise(
-    pod: KvmPod, vmm: Vmm, wires: Wires, logs: Path, accelerator: Accelerator, trace: Trace
+    pod: KvmPod,
+    spec: PodSpec,
+    vmm: Vmm,
+    wires: Wires,
+    logs: Path,
+    accelerator: Accelerator,
+    trace: Trace,
 ) -> int:
     # QEMU starts while these are imported
+    import asyncio
+
     from kvmrkt.stage1.kvm.streams import raw_terminal
     from kvmrkt.stage1.kvm.supervisor import Supervision, Supervisor
 
     plan = Supervision(
-        spec=pod.spec,
+        spec=spec,
         logs=logs,
         hello_seconds=pod.hello_seconds or HELLO_SECONDS[accelerator],
         tty_fd=pod.tty_fd,
@@ -135,8 +155,47 @@ def _supervise(
         return asyncio.run(supervisor.run())
 
 
+def _spec(spec: PodSpec, served: VirtioFs | Plan9 | None) -> PodSpec:
+    """The pod's spec, now that it is known how the host volumes travel."""
+    if served is None:
+        return spec
+    transport: Literal["virtiofs", "9p"] = "virtiofs" if isinstance(served, VirtioFs) else "9p"
+    return msgspec.structs.replace(spec, share=Share(transport, served.tag))
+
+
+def _machine(
+    pod: KvmPod,
+    accelerator: Accelerator,
+    wires: Wires,
+    scratch: Path,
+    served: VirtioFs | Plan9 | None,
+) -> Machine:
+    size = size_machine(
+        [app.limits.memory_bytes for app in pod.spec.apps],
+        [app.limits.cpu_millis for app in pod.spec.apps],
+        host_cpus=os.cpu_count() or 1,
+        emulated=accelerator == "tcg",
+    )
+    images = [DiskImage(serial, path, read_only=True) for serial, path in pod.images.items()]
+    return Machine(
+        name=f"kvmrkt-{pod.spec.uuid}",
+        accelerator=accelerator,
+        cpus=size.cpus,
+        memory_bytes=size.memory_bytes,
+        kernel=pod.stage1.kernel_for(accelerator),
+        initrd=pod.stage1.initrd,
+        kernel_parameters=pod.stage1.kernel_parameters,
+        tsc_khz=tsc_khz(),
+        monitor_fd=wires.theirs[MONITOR].fileno(),
+        console_fd=wires.theirs[CONSOLE].fileno(),
+        ports=machine_ports(wires),
+        disks=(*images, DiskImage(SCRATCH, scratch, read_only=False)),
+        share=served,
+    )
+
+
 def _serve_folders(
-    pod: KvmPod, resources: Resources, logs: Path, stack: ExitStack
+    pod: KvmPod, resources: Resources, wires: Wires, logs: Path, stack: ExitStack
 ) -> tuple[VirtioFs | Plan9 | None, Callable[[], None] | None]:
     """The share for the pod's host volumes, and what QEMU's process must do before it starts."""
     if not pod.folders:
@@ -150,6 +209,6 @@ def _serve_folders(
         process, connection = share.start_virtiofsd(program, mount_point, pod.folders, log)
     stack.callback(process.wait, timeout=10)
     stack.callback(process.kill)
-    stack.callback(connection.close)
     resources.record_process(process.pid, "virtiofsd")
+    wires.lend(SHARE, connection)
     return VirtioFs(share.TAG, connection.fileno()), None

@@ -31,6 +31,10 @@ class Wires:
         """A new pair; QEMU's end is handed over at its start."""
         self.ours[name], self.theirs[name] = socket.socketpair()
 
+    def lend(self, name: str, end: socket.socket) -> None:
+        """A socket that leads elsewhere than to this process, for QEMU to inherit."""
+        self.theirs[name] = end
+
     def close_theirs(self) -> None:
         """After the start: an end that only QEMU holds tells when QEMU is gone."""
         for end in self.theirs.values():
@@ -44,7 +48,7 @@ class Wires:
             end.close()
 
 
-MONITOR, CONSOLE = "monitor", "console"
+MONITOR, CONSOLE, SHARE = "monitor", "console", "share"
 
 
 def make_wires(stack: ExitStack, app_ports: tuple[str, ...]) -> Wires:
@@ -61,7 +65,7 @@ def machine_ports(wires: Wires) -> tuple[Port, ...]:
     return tuple(
         Port(name, end.fileno())
         for name, end in wires.theirs.items()
-        if name not in (MONITOR, CONSOLE)
+        if name not in (MONITOR, CONSOLE, SHARE)
     )
 
 

@@ -1,0 +1,5 @@
+"""`python -m kvmrkt`."""
+
+from kvmrkt.cli.main import main
+
+main()

@@ -1,0 +1,125 @@
+"""rkt's argument grammar for commands that take several images.
+
+`run [pod flags] IMAGE [app flags] [-- arguments] [--- IMAGE …]`: a flag of an app binds to the
+image before it, a flag of the pod may stand anywhere, `--` begins an app's arguments and `---`
+ends them. This module only sorts the words; click then parses each heap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from kvmrkt.errors import UsageError
+
+
+class FlagKind(Enum):
+    """How a flag takes its value."""
+
+    VALUE = auto()
+    BOOLEAN = auto()
+    """`--flag`, or `--flag=WORD` with one of Go's words for true and false."""
+    OPTIONAL = auto()
+    """`--flag` alone means something; a value needs the `=`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """One flag; `bare` is its value when none is given."""
+
+    kind: FlagKind
+    bare: str = "true"
+
+
+@dataclass(slots=True)
+class AppWords:
+    """One image and the words that belong to it."""
+
+    image: str
+    flags: list[str] = field(default_factory=list)
+    arguments: list[str] | None = None
+
+
+@dataclass(slots=True)
+class Words:
+    """A command line, sorted."""
+
+    pod: list[str] = field(default_factory=list)
+    apps: list[AppWords] = field(default_factory=list)
+
+
+def sort_words(
+    words: Sequence[str], pod_flags: Mapping[str, Flag], app_flags: Mapping[str, Flag]
+) -> Words:
+    """Sort the words; every flag comes out as one word, `--flag=value`. Raises UsageError."""
+    sorted_words = Words()
+    rest = list(reversed(words))
+    while rest:
+        word = rest.pop()
+        if word in ("", "---"):
+            continue
+        if word == "--":
+            _take_arguments(rest, sorted_words.apps)
+        elif word.startswith("-") and word != "-":
+            name = word.partition("=")[0]
+            heap, flag = _owner(name, sorted_words, pod_flags, app_flags)
+            heap.append(_with_value(word, flag, rest))
+        else:
+            sorted_words.apps.append(AppWords(word))
+    return sorted_words
+
+
+def _take_arguments(rest: list[str], apps: list[AppWords]) -> None:
+    if not apps:
+        raise UsageError("an image is required before any app arguments")
+    if apps[-1].arguments is not None:
+        raise UsageError("only one set of app arguments allowed per image")
+    apps[-1].arguments = arguments = []
+    while rest and (word := rest.pop()) != "---":
+        arguments.append(word)
+
+
+def _owner(
+    name: str, words: Words, pod_flags: Mapping[str, Flag], app_flags: Mapping[str, Flag]
+) -> tuple[list[str], Flag]:
+    if name in app_flags and words.apps:
+        return words.apps[-1].flags, app_flags[name]
+    if name in pod_flags:
+        return words.pod, pod_flags[name]
+    if name in app_flags:
+        raise UsageError(f"{name} must follow an image")
+    raise UsageError(f"unknown flag: {name}", hint="see --help")
+
+
+def _with_value(word: str, flag: Flag, rest: list[str]) -> str:
+    if "=" in word:
+        return word
+    if flag.kind is not FlagKind.VALUE:
+        return f"{word}={flag.bare}"
+    if not rest:
+        raise UsageError(f"flag needs an argument: {word}")
+    return f"{word}={rest.pop()}"
+
+
+def hoist_global_flags(words: Sequence[str], flags: Mapping[str, Flag]) -> list[str]:
+    """Move global flags, which may stand before or after the command, to the front.
+
+    What follows `--` belongs to an app, up to a `---`.
+    """
+    hoisted: list[str] = []
+    kept: list[str] = []
+    rest = list(reversed(words))
+    in_arguments = False
+    while rest:
+        word = rest.pop()
+        if word == "--":
+            in_arguments = True
+        elif word == "---":
+            in_arguments = False
+        name = word.partition("=")[0]
+        if not in_arguments and name in flags:
+            hoisted.append(_with_value(word, flags[name], rest))
+        else:
+            kept.append(word)
+    return hoisted + kept

@@ -1,0 +1,143 @@
+"""The entry point: global flags, the table of commands, and what a failure looks like.
+
+Nothing but click is imported before a command is known: `--help` and completion stay quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import click
+
+from kvmrkt.cli.flags import boolean, flag_table, path, value
+from kvmrkt.cli.grammar import hoist_global_flags
+from kvmrkt.cli.report import report_error, report_traceback
+from kvmrkt.config import GlobalOptions, parse_insecure_options
+from kvmrkt.errors import EXIT_FAILURE, KvmrktError, UsageError
+from kvmrkt.paths import DEFAULT_DATA, DEFAULT_LOCAL_CONFIG, DEFAULT_SYSTEM_CONFIG
+
+EXIT_NO_COMMAND = 2
+
+COMMANDS = {
+    "doctor": ("kvmrkt.cli.doctor:command", "Check everything this host needs to run pods"),
+    "fetch": ("kvmrkt.cli.fetch:fetch", "Fetch images and store them"),
+    "gc": ("kvmrkt.cli.gc:command", "Remove what ended pods left"),
+    "image": ("kvmrkt.cli.image:image", "Work on the images in the store"),
+    "list": ("kvmrkt.cli.list:command", "List pods"),
+    "rm": ("kvmrkt.cli.rm:command", "Remove pods that have ended"),
+    "run": ("kvmrkt.cli.run:command", "Run images in a pod"),
+    "status": ("kvmrkt.cli.status:command", "Show the state of a pod"),
+    "stop": ("kvmrkt.cli.stop:command", "Stop pods"),
+    "version": ("kvmrkt.cli.version:command", "Print versions"),
+}
+
+GLOBAL_FLAGS = [
+    boolean("--debug", "Say more; show causes one to a line, and tracebacks."),
+    path("--dir", "The data directory.", default=DEFAULT_DATA, show_default=True),
+    path(
+        "--system-config", "Folder of the vendor's configuration.", default=DEFAULT_SYSTEM_CONFIG
+    ),
+    path("--local-config", "Folder of the host's configuration.", default=DEFAULT_LOCAL_CONFIG),
+    path("--user-config", "Folder of the user's configuration."),
+    value(
+        "--insecure-options",
+        "What to be lax about: a comma list of image, tls, http, pubkey, capabilities, paths, "
+        "seccomp, ondisk, all-fetch, all-run, all.",
+        default="none",
+        show_default=True,
+    ),
+    boolean("--trust-keys-from-https", "Trust keys found over https without asking."),
+]
+
+
+class CommandTable(click.Group):
+    """A group that imports a command when it is called, and takes any unique prefix of its name."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names, for help."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name, or the only one whose name begins so."""
+        matches = [name for name in COMMANDS if name.startswith(cmd_name)]
+        name = cmd_name if cmd_name in COMMANDS else matches[0] if len(matches) == 1 else None
+        if name is None:
+            return None
+        module, _, attribute = COMMANDS[name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        command.name = name
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click, but the command is known by its whole name, and errors are rkt's."""
+        command = self.get_command(ctx, args[0])
+        if command is None:
+            raise UsageError(
+                f'unknown command "{args[0]}" for "kvmrkt"',
+                hint="Run 'kvmrkt --help' for usage.",
+            )
+        return command.name, command, args[1:]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The summaries come from the table: help imports no command."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; an error learns which one it came from."""
+        try:
+            return super().invoke(ctx)
+        except KvmrktError as error:
+            error.command = error.command or ctx.invoked_subcommand
+            raise
+
+
+@click.command(cls=CommandTable, params=list(GLOBAL_FLAGS), invoke_without_command=True)
+@click.pass_context
+def root(ctx: click.Context, **flags: Any) -> None:
+    """Run App Container pods, each in a virtual machine of its own."""
+    if ctx.invoked_subcommand is None:
+        click.echo("kvmrkt: missing command", err=True)
+        click.echo(ctx.get_help(), err=True)
+        ctx.exit(EXIT_NO_COMMAND)
+    flags["insecure"] = parse_insecure_options(flags.pop("insecure_options"))
+    flags["dir"] = flags["dir"].resolve()
+    ctx.obj = GlobalOptions(**flags)
+
+
+def main(words: Sequence[str] | None = None) -> NoReturn:
+    """Run one command line and end the process with its status."""
+    words = list(sys.argv[1:] if words is None else words)
+    status = run(words)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)  # nothing is left to do that the interpreter's own end would
+
+
+def run(words: list[str]) -> int:
+    """Run one command line and return its exit status; never raises."""
+    debug = any(word in ("--debug", "--debug=true") for word in words)
+    try:
+        hoisted = hoist_global_flags(words, flag_table(GLOBAL_FLAGS))
+        result = root.main(args=hoisted, prog_name="kvmrkt", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except click.ClickException as error:
+        click.echo(f"Error: {error.format_message()}", err=True)
+        return EXIT_FAILURE
+    except KvmrktError as error:
+        report_error(error, debug=debug)
+        return EXIT_FAILURE
+    except (KeyboardInterrupt, click.Abort):
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the flush at the end must not fail again
+        return EXIT_FAILURE
+    except Exception as error:  # noqa: BLE001 - the last resort: no user shall see a traceback
+        report_traceback(error, debug=debug)
+        return EXIT_FAILURE
