@@ -17,7 +17,7 @@
         ├── GuestError          the guest panicked, fell silent or broke the protocol
         └── AppStartError       the agent could not start an app
 
-Every message says what was attempted, on what, and why it failed; `hint` says what the reader can do.
+Every message says what was attempted, on what, and why it failed; `hint` says what to do.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ EXIT_FAILURE = 254
 class KvmrktError(Exception):
     """Base of all errors kvmrkt raises on purpose."""
 
-    def __init__(self, message: str, *, hint: str | None = None, details: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, hint: str | None = None, details: str | None = None
+    ) -> None:
         """`message` is one sentence; `details` are lines to show below it (a console's tail).
 
         `command` is the command line's: which command the error ended.

@@ -6,12 +6,12 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kvmrkt.appc.image_manifest import check_platform
 from kvmrkt.appc.image_manifest import encode as encode_image_manifest
 from kvmrkt.appc.pod_manifest import PodManifest
 from kvmrkt.appc.pod_manifest import encode as encode_pod_manifest
-from kvmrkt.config import GlobalOptions
 from kvmrkt.errors import EXIT_FAILURE, AppStartError, EngineError, UsageError, describe
 from kvmrkt.images.find import find_image
 from kvmrkt.images.store import Image, Store
@@ -19,14 +19,17 @@ from kvmrkt.images.tree import tree_for
 from kvmrkt.pods.compose import ImageFacts, compose
 from kvmrkt.pods.directory import PodDirectory
 from kvmrkt.pods.leftovers import remove_tree
-from kvmrkt.pods.request import PodRequest
 from kvmrkt.pods.resources import release_all
 from kvmrkt.stage1.image import Stage1Choice, Stage1Image, find_stage1
 from kvmrkt.stage1.kvm import engine
 from kvmrkt.stage1.kvm.engine import KvmPod
 from kvmrkt.stage1.kvm.share import check_sources
 from kvmrkt.stage1.kvm.translate import Streams, translate
-from kvmrkt.trace import Trace
+
+if TYPE_CHECKING:
+    from kvmrkt.config import GlobalOptions
+    from kvmrkt.pods.request import PodRequest
+    from kvmrkt.trace import Trace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,9 +133,7 @@ def _prepare(
     for app, image in zip(manifest.apps, images, strict=True):
         # rkt's place for the image's own manifest, which `app` in the pod manifest overrides
         (pod.path / "appsinfo" / app.name).mkdir(mode=0o750)
-        pod.write_file(
-            f"appsinfo/{app.name}/manifest", encode_image_manifest(image.manifest())
-        )
+        pod.write_file(f"appsinfo/{app.name}/manifest", encode_image_manifest(image.manifest()))
         pod.write_file(f"appsinfo/{app.name}/treeStoreID", image.id.encode())
     pod.write_file("stage1/manifest", encode_image_manifest(stage1.manifest))
     pod.to_run()

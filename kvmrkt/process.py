@@ -29,7 +29,10 @@ class ProcessError(KvmrktError):
 
 
 def find_program(name: str, *, package: str, also: Sequence[str] = ()) -> Path:
-    """The program's path, from PATH or the full paths in `also`; HostError names the Debian package."""
+    """The program's path, from PATH or the full paths in `also`.
+
+    Raises HostError that names the Debian package.
+    """
     for candidate in (name, *also):
         if found := shutil.which(candidate):
             return Path(found)

@@ -63,8 +63,6 @@ def parse_quantity(text: str, field: str = "quantity") -> Fraction:
     """
     from fractions import Fraction
 
-    from kvmrkt.appc.image_manifest import App
-
     return Fraction(*_parse_ratio(text, field))
 
 

@@ -18,8 +18,6 @@ class FlagKind(Enum):
     """How a flag takes its value."""
 
     VALUE = auto()
-    BOOLEAN = auto()
-    """`--flag`, or `--flag=WORD` with one of Go's words for true and false."""
     OPTIONAL = auto()
     """`--flag` alone means something; a value needs the `=`."""
 

@@ -38,9 +38,7 @@ COMMANDS = {
 GLOBAL_FLAGS = [
     boolean("--debug", "Say more; show causes one to a line, and tracebacks."),
     path("--dir", "The data directory.", default=DEFAULT_DATA, show_default=True),
-    path(
-        "--system-config", "Folder of the vendor's configuration.", default=DEFAULT_SYSTEM_CONFIG
-    ),
+    path("--system-config", "Folder of the vendor's configuration.", default=DEFAULT_SYSTEM_CONFIG),
     path("--local-config", "Folder of the host's configuration.", default=DEFAULT_LOCAL_CONFIG),
     path("--user-config", "Folder of the user's configuration."),
     value(
@@ -138,6 +136,6 @@ def run(words: list[str]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the flush at the end must not fail again
         return EXIT_FAILURE
-    except Exception as error:  # noqa: BLE001 - the last resort: no user shall see a traceback
+    except Exception as error:
         report_traceback(error, debug=debug)
         return EXIT_FAILURE

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from kvmrkt.cli.flags import BareOption, GoDuration, boolean, flag_table, path, repeated, value
+from kvmrkt.cli.command import GO_BOOL, GO_DURATION, OptionalValue, note, require_root
+from kvmrkt.cli.flags import boolean, flag_table, path, repeated, value
 from kvmrkt.cli.grammar import AppWords, sort_words
-from kvmrkt.cli.privilege import require_root
-from kvmrkt.config import GlobalOptions
 from kvmrkt.errors import UsageError
 from kvmrkt.pods.request import AppRequest, PodRequest
 from kvmrkt.trace import Trace
+
+if TYPE_CHECKING:
+    from kvmrkt.config import GlobalOptions
 
 STAGE1_KINDS = ("path", "name", "hash", "url", "from-dir")
 
@@ -24,7 +26,7 @@ POD_FLAGS = [
     repeated("--volume", "Give the pod a volume.", "NAME,kind=host|empty,..."),
     _MOUNT,
     repeated("--set-env", "Set a variable in every app.", "NAME=VALUE"),
-    BareOption(
+    OptionalValue(
         ["--net"], bare="default", multiple=True, metavar="[=NETWORKS]",
         help="Networks to join; only none is available yet.",
     ),
@@ -40,7 +42,7 @@ POD_FLAGS = [
         "--accel", "How the machine is run.", default="auto", show_default=True,
         type=click.Choice(["auto", "kvm", "tcg"]),
     ),
-    value("--boot-timeout", "How long the guest may take to answer.", type=GoDuration()),
+    value("--boot-timeout", "How long the guest may take to answer.", type=GO_DURATION),
     path("--trace", "Write where the time of the start went, as JSON."),
 ]  # fmt: skip
 
@@ -53,7 +55,13 @@ APP_FLAGS = [
     value("--memory", "Limit of memory, like 128M or 1Gi."),
     value("--cpu", "Limit of CPU, like 500m or 2."),
     repeated("--environment", "Set a variable in this app.", "NAME=VALUE"),
-    BareOption(["--readonly-rootfs"], bare="true", default="false", help="Let the root be."),
+    OptionalValue(
+        ["--readonly-rootfs"],
+        type=GO_BOOL,
+        default=False,
+        metavar="[=BOOL]",
+        help="The app cannot write to its root.",
+    ),
     _MOUNT,
     path("--signature", "The image's detached signature."),
 ]
@@ -88,7 +96,6 @@ def _help_records(
 
 
 def _app_request(words: AppWords) -> AppRequest:
-    from kvmrkt.cli.values import parse_boolean
     from kvmrkt.pods.volume_flags import parse_mount
 
     flags = _APP_COMMAND.make_context("run", words.flags).params
@@ -103,7 +110,7 @@ def _app_request(words: AppWords) -> AppRequest:
         working_directory=flags["working_dir"],
         memory=flags["memory"],
         cpu=flags["cpu"],
-        read_only_root=parse_boolean(flags["readonly_rootfs"]),
+        read_only_root=flags["readonly_rootfs"],
         mounts=tuple(parse_mount(text) for text in flags["mount"]),
         signature=flags["signature"],
     )
@@ -129,7 +136,7 @@ def _variables(words: tuple[str, ...], flag: str) -> tuple[tuple[str, str], ...]
 def command(ctx: click.Context, **flags: Any) -> int:
     """Run a pod to its end; the exit status is that of the first app that failed."""
     trace = Trace.since_process_start()
-    require_root("run")
+    require_root()
     apps: list[AppRequest] = ctx.meta["apps"]
     if not apps:
         raise UsageError("must provide at least one image")
@@ -147,20 +154,16 @@ def command(ctx: click.Context, **flags: Any) -> int:
         stage1=_stage1_choice(flags),
         pull_policy=flags["pull_policy"],
         accelerator=flags["accel"],
-        boot_timeout_seconds=flags["boot_timeout"],
+        boot_timeout_seconds=flags["boot_timeout"] and flags["boot_timeout"] / 1e9,
         uuid_file=flags["uuid_file_save"],
         streams=streams,
         tty_fd=tty_fd,
     )
-    status = run_pod(request, options, host, trace, _warn)
+    status = run_pod(request, options, host, trace, note)
     if (target := flags["trace"]) is not None:
         trace.end("end")
         trace.write(Path(target))
     return status
-
-
-def _warn(text: str) -> None:
-    click.echo(f"run: {text}", err=True)
 
 
 def _pod_request(apps: list[AppRequest], flags: dict[str, Any]) -> PodRequest:

@@ -87,7 +87,8 @@ def _runtime_app(request: AppRequest, image: ImageFacts, pod: PodRequest) -> Run
     if app is None:
         if request.exec is None:
             raise UsageError(
-                f'image "{manifest.name}" has an empty app section and no --exec argument is provided'
+                f'image "{manifest.name}" has an empty app section and no --exec argument is '
+                "provided"
             )
         app = App(user="0", group="0")
     argv = [request.exec] if request.exec is not None else app.exec
@@ -167,4 +168,9 @@ def _mounts(
 
 def _doubled(names: Iterable[str]) -> list[str]:
     seen: set[str] = set()
-    return [name for name in names if name in seen or seen.add(name)]
+    doubled = []
+    for name in names:
+        if name in seen:
+            doubled.append(name)
+        seen.add(name)
+    return doubled

@@ -141,14 +141,13 @@ def boot_id() -> str:
 
 
 def start_ticks(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot; None if there is none, or a zombie."""
+    """When a process started, in clock ticks since boot; None if there is none of this ID."""
     try:
         text = (_PROC / str(pid) / "stat").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
         return None
     # The name in field 2 may hold blanks and parentheses: count from the last one.
-    fields = text[text.rindex(b")") + 2 :].split()
-    return None if fields[0] in {b"Z", b"X"} else int(fields[19])
+    return int(text[text.rindex(b")") + 2 :].split()[19])
 
 
 def _release(pod: PodDirectory, resource: Resource) -> None:

@@ -30,7 +30,11 @@ _VOLUME_KEYS = {
 
 
 def parse_volume(text: str) -> Volume:
-    """rkt's `NAME,kind=host,source=PATH[,readOnly=true][,recursive=false]` and `NAME,kind=empty[,mode=0755][,uid=0][,gid=0]`."""
+    """A volume in rkt's words; raises UsageError.
+
+    `NAME,kind=host,source=PATH[,readOnly=BOOL][,recursive=BOOL]` or
+    `NAME,kind=empty[,readOnly=BOOL][,mode=0755][,uid=0][,gid=0]`.
+    """
     name, _, rest = text.partition(",")
     if not types.is_ac_name(name):
         raise UsageError(f'invalid --volume {text}: "{name}" is not a volume\'s name')

@@ -142,7 +142,8 @@ class Agent:
                 self._take(line)
         finally:
             gone = GuestError("the agent closed the control port")
-            for future in [*self._pending.values(), self._hello]:
+            waiting: list[asyncio.Future[Any]] = [*self._pending.values(), self._hello]
+            for future in waiting:
                 if not future.done():
                     future.set_exception(gone)
                     future.exception()  # whoever waits gets it; nobody waiting is no fault

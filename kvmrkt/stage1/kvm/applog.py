@@ -68,7 +68,9 @@ def format_line(record: LogRecord) -> str:
 class AppLog:
     """Relays the log port until its end record, or until it closes."""
 
-    def __init__(self, folder: Path, apps: frozenset[str], show: Callable[[bytes], Awaitable[None]]) -> None:
+    def __init__(
+        self, folder: Path, apps: frozenset[str], show: Callable[[bytes], Awaitable[None]]
+    ) -> None:
         """`folder` gets `APP.jsonl`; `show` gets each formatted line."""
         self._folder = folder
         self._apps = apps

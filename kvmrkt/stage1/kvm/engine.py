@@ -13,10 +13,8 @@ import msgspec
 
 from kvmrkt.errors import VmmError
 from kvmrkt.paths import RUNTIME, DataDir
-from kvmrkt.pods.directory import PodDirectory
 from kvmrkt.pods.records import AppRecord
 from kvmrkt.pods.resources import Resources
-from kvmrkt.stage1.image import Stage1Image
 from kvmrkt.stage1.kvm import share
 from kvmrkt.stage1.kvm.accel import choose_accelerator, remember_bad
 from kvmrkt.stage1.kvm.machine import (
@@ -29,8 +27,8 @@ from kvmrkt.stage1.kvm.machine import (
 from kvmrkt.stage1.kvm.podspec import PodSpec, Share
 from kvmrkt.stage1.kvm.scratch import make_scratch
 from kvmrkt.stage1.kvm.sizing import size_machine
-from kvmrkt.stage1.kvm.tsc import tsc_khz
 from kvmrkt.stage1.kvm.translate import SCRATCH
+from kvmrkt.stage1.kvm.tsc import tsc_khz
 from kvmrkt.stage1.kvm.vmm import (
     CONSOLE,
     MONITOR,
@@ -41,10 +39,12 @@ from kvmrkt.stage1.kvm.vmm import (
     machine_ports,
     make_wires,
 )
-from kvmrkt.trace import Trace
 
 if TYPE_CHECKING:
+    from kvmrkt.pods.directory import PodDirectory
+    from kvmrkt.stage1.image import Stage1Image
     from kvmrkt.stage1.kvm.agent import AppExited, AppStarted
+    from kvmrkt.trace import Trace
 
 HELLO_SECONDS: dict[Accelerator, float] = {"kvm": 60.0, "tcg": 300.0}
 """Deadlines for the agent's hello: generous, since a loaded host is no fault of the guest's."""

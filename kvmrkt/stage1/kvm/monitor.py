@@ -40,7 +40,9 @@ class Monitor:
         with self._client.listen(listener):
             async for event in listener:
                 if event["event"] == "SHUTDOWN":
-                    self.shutdown_reason = str(event.get("data", {}).get("reason", ""))
+                    data = event.get("data")
+                    reason = data.get("reason") if isinstance(data, dict) else None
+                    self.shutdown_reason = str(reason) if reason else None
                 elif status := await self._stopped():
                     raise MachineStoppedError(f"QEMU stopped the machine: {status}")
 
@@ -56,5 +58,5 @@ class Monitor:
         """End the session; QEMU may be gone already."""
         try:
             await asyncio.wait_for(self._client.disconnect(), timeout=1)
-        except (QMPError, EOFError, OSError, asyncio.TimeoutError):
+        except (TimeoutError, QMPError, EOFError, OSError):
             pass  # what is left is a closed socket, which is what was wanted

@@ -131,7 +131,7 @@ def start_virtiofsd(
             client.close()
             raise HostError(
                 f"cannot start {program} to serve the volumes",
-                hint="bind mounts need root; a source on a filesystem that refuses them cannot be a volume",
+                hint="bind mounts need root; some filesystems refuse them",
             ) from error
     return process, client
 

@@ -29,7 +29,7 @@ def size_machine(
     host_cpus: int,
     emulated: bool,
 ) -> Size:
-    """Sum the apps' limits and add the system's share; an app without a limit counts as the default.
+    """Sum the apps' limits, or the default for an app without one, and add the system's share.
 
     Without CPU limits the guest gets the host's processors up to a cap; one under emulation,
     where a second vCPU adds 140 ms to the boot.

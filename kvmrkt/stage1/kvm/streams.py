@@ -106,7 +106,9 @@ def _reopen_nonblocking(fd: int, flags: int) -> int:
     mode = os.fstat(fd).st_mode
     if stat.S_ISFIFO(mode) or os.isatty(fd):
         try:
-            return os.open(f"/proc/self/fd/{fd}", flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+            return os.open(
+                f"/proc/self/fd/{fd}", flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+            )
         except OSError:
             return fd  # another user's terminal: poll() alone must do
     return fd
@@ -118,9 +120,7 @@ def window_size(fd: int) -> tuple[int, int]:
     import termios
 
     try:
-        rows, columns, _, _ = struct.unpack(
-            "HHHH", fcntl.ioctl(fd, termios.TIOCGWINSZ, b"\0" * 8)
-        )
+        rows, columns, _, _ = struct.unpack("HHHH", fcntl.ioctl(fd, termios.TIOCGWINSZ, b"\0" * 8))
     except OSError:
         return 24, 80
     return rows or 24, columns or 80

@@ -15,7 +15,7 @@ import time
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -31,10 +31,12 @@ from kvmrkt.stage1.kvm.agent import (
 from kvmrkt.stage1.kvm.applog import LOG_PORT, AppLog
 from kvmrkt.stage1.kvm.console import Console
 from kvmrkt.stage1.kvm.monitor import Monitor
-from kvmrkt.stage1.kvm.podspec import PodSpec
 from kvmrkt.stage1.kvm.streams import Sink, copy_in, copy_out, window_size
 from kvmrkt.stage1.kvm.vmm import CONSOLE, MONITOR, Vmm, Wires
-from kvmrkt.trace import Trace
+
+if TYPE_CHECKING:
+    from kvmrkt.stage1.kvm.podspec import PodSpec
+    from kvmrkt.trace import Trace
 
 STOP_GRACE_SECONDS = 10.0
 _DRAIN_SECONDS = 5.0
@@ -120,9 +122,7 @@ class Supervisor:
         self._listen_to_signals()
         conversation = asyncio.ensure_future(self._converse())
         try:
-            await asyncio.wait(
-                (conversation, self._failure), return_when=asyncio.FIRST_COMPLETED
-            )
+            await asyncio.wait((conversation, self._failure), return_when=asyncio.FIRST_COMPLETED)
             if self._failure.done():
                 self._failure.result()
             conversation.result()
@@ -224,7 +224,7 @@ class Supervisor:
     async def _hear_hello(self) -> None:
         try:
             await asyncio.wait_for(self._agent.hello(), self._plan.hello_seconds)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             raise GuestError(
                 f"the guest's agent said nothing within {self._plan.hello_seconds:g} seconds",
                 hint="a slower host may need a longer --boot-timeout",

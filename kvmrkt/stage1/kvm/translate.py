@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from kvmrkt.appc import isolators
-from kvmrkt.appc.image_manifest import App
-from kvmrkt.appc.pod_manifest import PodManifest, RuntimeApp, Volume
 from kvmrkt.config import InsecureOptions
 from kvmrkt.errors import PodError
 from kvmrkt.stage1.kvm.podspec import (
@@ -22,6 +20,10 @@ from kvmrkt.stage1.kvm.podspec import (
     Terminal,
 )
 from kvmrkt.stage1.kvm.share import HostFolder
+
+if TYPE_CHECKING:
+    from kvmrkt.appc.image_manifest import App
+    from kvmrkt.appc.pod_manifest import PodManifest, RuntimeApp, Volume
 
 SCRATCH = "scratch"
 
@@ -78,9 +80,7 @@ def translate(
 def _volume(volume: Volume) -> HostVolume | EmptyVolume:
     if volume.kind == "host":
         return HostVolume(volume.name, volume.read_only)
-    return EmptyVolume(
-        volume.name, int(volume.mode or "0755", 8), volume.uid or 0, volume.gid or 0
-    )
+    return EmptyVolume(volume.name, int(volume.mode or "0755", 8), volume.uid or 0, volume.gid or 0)
 
 
 def _folder(volume: Volume) -> HostFolder:

@@ -1,0 +1,176 @@
+"""From an image file's bytes to its tar stream: decompressed, counted, hashed, kept, in one pass."""
+
+from __future__ import annotations
+
+from typing import IO, TYPE_CHECKING, Any
+
+from kvmrkt.errors import ArchiveError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CHUNK_BYTES = 1 << 20
+_XZ_MEMORY_BYTES = 256 << 20
+_ZSTD_WINDOW_BYTES = 128 << 20
+_AHEAD = 4
+
+_MAGIC = {"gzip": b"\x1f\x8b", "bzip2": b"BZh", "xz": b"\xfd7zXZ\0", "zstd": b"\x28\xb5\x2f\xfd"}
+
+
+def compression_of(beginning: bytes) -> str | None:
+    """The name of the compression the first bytes of a file stand for, or None."""
+    return next((name for name, magic in _MAGIC.items() if beginning.startswith(magic)), None)
+
+
+def tar_chunks(file: IO[bytes], compression: str | None) -> Iterator[bytes]:
+    """The file's content, decompressed, in pieces of bounded size."""
+    if compression is None:
+        return iter(lambda: file.read(CHUNK_BYTES), b"")
+    if compression == "zstd":
+        return _ahead(_zstd(file))
+    return _ahead(_decompressed(file, compression))
+
+
+class TarStream:
+    """A `tar.Source` over pieces: hashes each piece and writes it to `out` as it passes."""
+
+    def __init__(self, chunks: Iterator[bytes], out: IO[bytes], limit_bytes: int) -> None:
+        """`limit_bytes` bounds the whole stream."""
+        import hashlib
+
+        self._chunks = chunks
+        self._out = out
+        self._limit_bytes = limit_bytes
+        self._hash = hashlib.sha512()
+        self._chunk = b""
+        self._at = 0
+        self._received = 0
+
+    @property
+    def position(self) -> int:
+        """How many bytes of the stream are behind us."""
+        return self._received - len(self._chunk) + self._at
+
+    def read(self, size: int) -> bytes:
+        """Exactly so many bytes."""
+        data = self._chunk[self._at : self._at + size]
+        self._at += len(data)
+        while len(data) < size:
+            self._advance()
+            more = self._chunk[: size - len(data)]
+            self._at = len(more)
+            data += more
+        return data
+
+    def skip(self, size: int) -> None:
+        """Go over so many bytes."""
+        while size > len(self._chunk) - self._at:
+            size -= len(self._chunk) - self._at
+            self._advance()
+        self._at += size
+
+    def finish(self) -> str:
+        """Take the zeros after the end of the archive; returns the whole stream's SHA-512."""
+        rest = self._chunk[self._at :]
+        while rest:
+            if rest.strip(b"\0"):
+                raise ArchiveError("there is data after the end of the archive")
+            rest = self._receive()
+        return self._hash.hexdigest()
+
+    def _advance(self) -> None:
+        self._chunk, self._at = self._receive(), 0
+        if not self._chunk:
+            raise ArchiveError("the archive is truncated")
+
+    def _receive(self) -> bytes:
+        chunk = next(self._chunks, b"")
+        self._received += len(chunk)
+        if self._received > self._limit_bytes:
+            raise ArchiveError(f"the archive is larger than {self._limit_bytes} bytes, unpacked")
+        self._hash.update(chunk)
+        self._out.write(chunk)
+        return chunk
+
+
+def _decompressed(file: IO[bytes], compression: str) -> Iterator[bytes]:
+    data = file.read(CHUNK_BYTES)
+    while data:
+        decompressor = _decompressor(compression)
+        out = b""
+        while not decompressor.eof:
+            if not data and len(out) < CHUNK_BYTES and not (data := file.read(CHUNK_BYTES)):
+                raise ArchiveError(f"the {compression} data is truncated")
+            try:
+                out = decompressor.decompress(data, CHUNK_BYTES)
+            except Exception as error:  # each of the three libraries has an error of its own
+                raise ArchiveError(f"the {compression} data is damaged: {error}") from None
+            # zlib hands back what it did not take; the others keep it
+            data = getattr(decompressor, "unconsumed_tail", b"")
+            if out:
+                yield out
+        data = decompressor.unused_data.lstrip(b"\0")
+        while not data and (more := file.read(CHUNK_BYTES)):
+            data = more.lstrip(b"\0")
+
+
+def _decompressor(compression: str) -> Any:
+    if compression == "gzip":
+        import zlib
+
+        return zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+    if compression == "bzip2":
+        import bz2
+
+        return bz2.BZ2Decompressor()
+    import lzma
+
+    return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY_BYTES)
+
+
+def _zstd(file: IO[bytes]) -> Iterator[bytes]:
+    import zstandard
+
+    decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES)
+    reader = decompressor.stream_reader(
+        file, read_size=CHUNK_BYTES, read_across_frames=True, closefd=False
+    )
+    try:
+        while out := reader.read(CHUNK_BYTES):
+            yield out
+    except zstandard.ZstdError as error:
+        raise ArchiveError(f"the zstd data is damaged: {error}") from None
+
+
+def _ahead(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """The same pieces, made by a thread a few pieces ahead: decompressing beside hashing."""
+    import queue
+    import threading
+
+    pieces: queue.Queue[bytes | BaseException] = queue.Queue(_AHEAD)
+    stopped = threading.Event()
+
+    def produce() -> None:
+        try:
+            for chunk in chunks:
+                pieces.put(chunk)
+                if stopped.is_set():
+                    return
+            pieces.put(b"")
+        except BaseException as error:  # noqa: BLE001 - raised again where the pieces are taken
+            pieces.put(error)
+
+    thread = threading.Thread(target=produce, name="decompress", daemon=True)
+    thread.start()
+    try:
+        while piece := pieces.get():
+            if isinstance(piece, BaseException):
+                raise piece
+            yield piece
+    finally:
+        stopped.set()
+        while thread.is_alive():
+            try:
+                pieces.get(timeout=0.01)
+            except queue.Empty:
+                continue
