@@ -25,17 +25,25 @@ _TERM = re.compile(r"([0-9]*)(?:\.([0-9]*))?(ns|us|µs|μs|ms|s|m|h)")
 _MAX_NS = 2**63 - 1
 
 
-def parse_bool(text: str) -> bool:
-    """Go's strconv.ParseBool; raises ValueError."""
+def parse_boolean(text: str) -> bool:
+    """Go's strconv.ParseBool; raises UsageError."""
     if text in _TRUE:
         return True
     if text in _FALSE:
         return False
-    raise ValueError(f'"{text}" is neither true nor false')
+    raise UsageError(f'"{text}" is neither true nor false')
+
+
+def parse_duration_seconds(text: str) -> float:
+    """Go's time.ParseDuration, in seconds; raises UsageError."""
+    return parse_duration_ns(text) / 1_000_000_000
 
 
 def parse_duration_ns(text: str) -> int:
-    """Go's time.ParseDuration, in nanoseconds: `1h30m`, `1.5h`, `-300ms`, `0`; raises UsageError."""
+    """Go's time.ParseDuration, in nanoseconds: `1h30m`, `1.5h`, `-300ms`, `0`.
+
+    Raises UsageError.
+    """
     sign, rest = (-1, text[1:]) if text.startswith("-") else (1, text.removeprefix("+"))
     if rest == "0":
         return 0
