@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from kvmrkt.cli.flags import FlagKind, flag_table
-from kvmrkt.cli.privilege import require_root
+from kvmrkt.cli.values import parse_bool, parse_duration_seconds
 from kvmrkt.config import GlobalOptions
 from kvmrkt.errors import KvmrktError, PodError, UsageError, describe
 
@@ -34,22 +34,81 @@ class Command(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Refuse who may not, write out the bare flags, then parse."""
         if self.root_only and "--help" not in args:
-            require_root(str(ctx.info_name))
+            require_root()
         return super().parse_args(ctx, list(self._written_out(args)))
 
     def _written_out(self, args: list[str]) -> Iterator[str]:
-        table = flag_table(self.params)
+        options = {
+            name: option
+            for option in self.params
+            if isinstance(option, click.Option) and not option.is_flag
+            for name in option.opts
+        }
         words = iter(args)
         for word in words:
-            flag = table.get(word)
-            if flag is not None and flag.kind is not FlagKind.VALUE:
-                yield f"{word}={flag.bare}"
+            option = options.get(word)
+            if isinstance(option, OptionalValue):
+                yield f"{word}={option.bare}"
                 continue
             yield word
             if word == "--":
                 yield from words
-            elif flag is not None:
-                yield from (value for value in [next(words, None)] if value is not None)
+            elif option is not None and (value := next(words, None)) is not None:
+                yield value
+
+
+class OptionalValue(click.Option):
+    """An option that may be given without a value, then meaning `bare`."""
+
+    def __init__(self, *args: Any, bare: str = "true", **kwargs: Any) -> None:
+        """As click.Option."""
+        super().__init__(*args, **kwargs)
+        self.bare = bare
+
+
+class _GoBool(click.ParamType[bool]):
+    name = "bool"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> bool:
+        """Go's words for true and false."""
+        if isinstance(value, bool):
+            return value
+        try:
+            return parse_bool(value)
+        except UsageError as error:
+            raise _bad_value(value, param, error) from error
+
+
+class _GoDuration(click.ParamType[float]):
+    name = "duration"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Seconds."""
+        if isinstance(value, (int, float)):
+            return float(value)
+        try:
+            return parse_duration_seconds(value)
+        except UsageError as error:
+            raise _bad_value(value, param, error) from error
+
+
+def _bad_value(value: Any, param: click.Parameter | None, error: UsageError) -> UsageError:
+    flag = param.opts[0] if param is not None else "a flag"
+    return UsageError(
+        f'invalid argument "{value}" for {flag}={value}: {error.message}', hint=error.hint
+    )
+
+
+GO_BOOL = _GoBool()
+GO_DURATION = _GoDuration()
+
+
+def require_root() -> None:
+    """Raise PodError, in rkt's words, unless root runs the command."""
+    if os.geteuid() != 0:
+        raise PodError("cannot run as unprivileged user")
 
 
 def global_options(ctx: click.Context) -> GlobalOptions:

@@ -25,7 +25,7 @@ _TERM = re.compile(r"([0-9]*)(?:\.([0-9]*))?(ns|us|µs|μs|ms|s|m|h)")
 _MAX_NS = 2**63 - 1
 
 
-def parse_boolean(text: str) -> bool:
+def parse_bool(text: str) -> bool:
     """Go's strconv.ParseBool; raises UsageError."""
     if text in _TRUE:
         return True
