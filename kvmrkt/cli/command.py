@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kvmrkt.cli.values import parse_bool, parse_duration_seconds
+from kvmrkt.cli.values import parse_bool, parse_duration_ns
 from kvmrkt.config import GlobalOptions
 from kvmrkt.errors import KvmrktError, PodError, UsageError, describe
 
@@ -76,22 +76,20 @@ class _GoBool(click.ParamType[bool]):
         try:
             return parse_bool(value)
         except UsageError as error:
-            raise _bad_value(value, param, error) from error
+            raise _bad_value(value, param, error) from None
 
 
-class _GoDuration(click.ParamType[float]):
+class _GoDuration(click.ParamType[int]):
     name = "duration"
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        """Seconds."""
-        if isinstance(value, (int, float)):
-            return float(value)
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Nanoseconds."""
+        if isinstance(value, int):
+            return value
         try:
-            return parse_duration_seconds(value)
+            return parse_duration_ns(value)
         except UsageError as error:
-            raise _bad_value(value, param, error) from error
+            raise _bad_value(value, param, error) from None
 
 
 def _bad_value(value: Any, param: click.Parameter | None, error: UsageError) -> UsageError:

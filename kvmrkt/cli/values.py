@@ -34,11 +34,6 @@ def parse_bool(text: str) -> bool:
     raise UsageError(f'"{text}" is neither true nor false')
 
 
-def parse_duration_seconds(text: str) -> float:
-    """Go's time.ParseDuration, in seconds; raises UsageError."""
-    return parse_duration_ns(text) / 1_000_000_000
-
-
 def parse_duration_ns(text: str) -> int:
     """Go's time.ParseDuration, in nanoseconds: `1h30m`, `1.5h`, `-300ms`, `0`.
 
