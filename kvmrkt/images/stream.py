@@ -1,4 +1,4 @@
-"""From an image file's bytes to its tar stream: decompressed, counted, hashed, kept, in one pass."""
+"""From an image file's bytes to its tar stream: decompressed, hashed, counted, in one pass."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def _ahead(chunks: Iterator[bytes]) -> Iterator[bytes]:
                 if stopped.is_set():
                     return
             pieces.put(b"")
-        except BaseException as error:  # noqa: BLE001 - raised again where the pieces are taken
+        except BaseException as error:  # raised again where the pieces are taken
             pieces.put(error)
 
     thread = threading.Thread(target=produce, name="decompress", daemon=True)

@@ -160,14 +160,19 @@ def _extend(extension: _Extension, kind: bytes, content: bytes) -> None:
             if kind == _PAX_GLOBAL:
                 if key in (b"path", b"linkpath", b"size"):
                     raise ArchiveError(f"a global header sets {key.decode()} for all entries")
-            elif key == b"path":
-                extension.name = value
-            elif key == b"linkpath":
-                extension.link = value
-            elif key == b"size":
-                extension.size = _decimal(value, "size")
-            elif key == b"mtime":
-                extension.mtime = _decimal(value.split(b".")[0].lstrip(b"-"), "mtime")
+            else:
+                _extend_by(extension, key, value)
+
+
+def _extend_by(extension: _Extension, key: bytes, value: bytes) -> None:
+    if key == b"path":
+        extension.name = value
+    elif key == b"linkpath":
+        extension.link = value
+    elif key == b"size":
+        extension.size = _decimal(value, "size")
+    elif key == b"mtime":
+        extension.mtime = _decimal(value.split(b".")[0].lstrip(b"-"), "mtime")
 
 
 def _pax_records(content: bytes) -> Iterator[tuple[bytes, bytes]]:

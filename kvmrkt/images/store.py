@@ -1,0 +1,313 @@
+"""The image store: `cas/` in the data directory.
+
+    cas/blob/sha512/<2 digits>/<image ID>           the uncompressed archive
+    cas/imageManifest/sha512/<2 digits>/<image ID>  its manifest; its time is the last use
+    cas/tree/<tree ID>.squashfs                     root filesystems (images/tree.py)
+    cas/index.sqlite3                               the index
+    cas/imagelocks/, cas/treestorelocks/, cas/tmp/  locks, and files on their way in
+
+An image's files are complete before the index names them: a crash leaves files nobody names, and
+`image gc` removes those.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import msgspec
+
+from kvmrkt.appc.types import HASH_PREFIX
+from kvmrkt.errors import ImageNotFoundError, StoreError, describe
+from kvmrkt.images.index import Index, Row
+from kvmrkt.images.locks import locked
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import IO
+
+    from kvmrkt.appc.image_manifest import ImageManifest
+    from kvmrkt.images.tar import Limits
+    from kvmrkt.paths import DataDir
+
+_FOLDER_MODE = 0o750
+_LOCK_FILES = 256
+
+
+class Source(msgspec.Struct, frozen=True):
+    """Where an image came from and in which state that was; an equal one need not be read again.
+
+    `kind` is "file" or "url"; `stamp` is anything that changes with the content. `latest` is
+    whether it was asked for without a version (rkt prefers such images).
+    """
+
+    kind: str
+    location: str
+    stamp: str
+    latest: bool = False
+
+
+def file_source(path: Path, state: os.stat_result | None = None) -> Source:
+    """A file in its present state as a source. OSError if it is not there."""
+    state = state or path.stat()
+    stamp = f"{state.st_dev}:{state.st_ino}:{state.st_size}:{state.st_mtime_ns}:{state.st_ctime_ns}"
+    return Source("file", os.fspath(path.absolute()), stamp)
+
+
+class Image(msgspec.Struct, frozen=True):
+    """One image in the store; `id` is the whole image ID."""
+
+    id: str
+    name: str
+    labels: dict[str, str]
+    size_bytes: int
+    import_time: float
+    blob_path: Path
+    manifest_path: Path
+    newest_seconds: int
+    implied_folders: tuple[bytes, ...]
+
+    @property
+    def last_used(self) -> float:
+        """When it was last asked for, in seconds since 1970."""
+        try:
+            return self.manifest_path.stat().st_mtime
+        except FileNotFoundError:
+            return self.import_time
+
+    @property
+    def import_time_ns(self) -> int:
+        """`import_time` in nanoseconds."""
+        return round(self.import_time * 1e9)
+
+    def manifest_bytes(self) -> bytes:
+        """The manifest as it stands in the archive."""
+        try:
+            return self.manifest_path.read_bytes()
+        except OSError as error:
+            raise StoreError(f"cannot read image {self.name}: {describe(error)}") from error
+
+    def manifest(self) -> ImageManifest:
+        """The parsed manifest."""
+        from kvmrkt.appc.image_manifest import parse_image_manifest
+
+        return parse_image_manifest(self.manifest_bytes())
+
+
+class Store:
+    """The image store of a data directory; a context manager."""
+
+    def __init__(self, data: DataDir, *, limits: Limits | None = None) -> None:
+        """Open the store, and make it if it does not exist; StoreError if it cannot."""
+        self.data = data
+        self._limits = limits
+        path = data.cas / "index.sqlite3"
+        if not path.exists():
+            with storing(f"open the image store {data.cas}"):
+                data.root.mkdir(parents=True, exist_ok=True)
+                data.cas.mkdir(mode=_FOLDER_MODE, exist_ok=True)
+        self._index = Index(path)
+
+    def __enter__(self) -> Self:
+        """The store itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the index."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the index."""
+        self._index.close()
+
+    @property
+    def limits(self) -> Limits:
+        """How big an image may be."""
+        from kvmrkt.images.tar import Limits
+
+        return self._limits or Limits()
+
+    def import_aci(self, origin: Path | IO[bytes], source: Source | None = None) -> Image:
+        """Check an image and take it in; what is in the store already is not stored twice.
+
+        Raises ArchiveError or ManifestError for what is no usable image, StoreError where the
+        store fails; then nothing of it stays. A file is remembered with its state, and not read
+        again until that changes.
+        """
+        from kvmrkt.images import importing
+
+        if isinstance(origin, Path):
+            return importing.import_file(self, origin, source)
+        return importing.import_stream(self, origin, source)
+
+    def cached(self, source: Source) -> Image | None:
+        """The image this source gave, if it is still in the very same state."""
+        row = self._index.from_source(source.kind, source.location, source.stamp)
+        return None if row is None else self._image(row)
+
+    def known_source(self, kind: str, location: str) -> tuple[str, Image] | None:
+        """The stamp and the image remembered for a source, whatever its state is now."""
+        found = self._index.source(kind, location)
+        row = None if found is None else self._index.get(found[1])
+        return None if found is None or row is None else (found[0], self._image(row))
+
+    def get(self, image_id: str) -> Image:
+        """The image with this ID, whole or rkt's half; ImageNotFoundError if there is none."""
+        return self.find_by_hash(image_id)
+
+    def find_by_hash(self, prefix: str) -> Image:
+        """The one image whose ID begins so; ImageNotFoundError for none, or more than one."""
+        rows = self._index.with_prefix(prefix)
+        if not rows:
+            raise ImageNotFoundError(f'no image IDs found: nothing in the store is "{prefix}"')
+        if len(rows) > 1:
+            raise ImageNotFoundError(
+                f'ambiguous image ID: "{prefix}"',
+                details="\n".join(f"{row.id}  {row.name}" for row in rows),
+            )
+        return self._image(rows[0])
+
+    def find_by_name(self, name: str, labels: dict[str, str] | None = None) -> Image | None:
+        """The best image of a name with all these labels, as rkt chooses; None if there is none.
+
+        Without a version asked for, images fetched as the latest come first; then the most
+        recent import.
+        """
+        wanted = (labels or {}).items()
+        images = (self._image(row) for row in self._index.named(name))
+        matching = [image for image in images if wanted <= image.labels.items()]
+        if "version" in (labels or {}):
+            matching.sort(key=lambda image: image.import_time, reverse=True)
+        return matching[0] if matching else None
+
+    def images(self) -> list[Image]:
+        """All images, the oldest import first."""
+        return [self._image(row) for row in self._index.all()]
+
+    def remove(self, image_id: str) -> None:
+        """Remove an image; trees made of it stay until no pod needs them (`image gc`)."""
+        image = self.get(image_id)
+        with self._index.writing(), storing(f"remove image {image.id}"):
+            self._index.remove(image.id)
+            image.manifest_path.unlink(missing_ok=True)
+            image.blob_path.unlink(missing_ok=True)
+
+    def touch(self, image_id: str) -> None:
+        """Note that the image is used now."""
+        path = self.manifest_path(image_id)
+        try:
+            os.utime(path)
+        except PermissionError:
+            return  # whoever may only read the store leaves no trace there
+        except OSError as error:
+            raise StoreError(f"cannot note the use of an image: {describe(error)}") from error
+
+    def add(self, row: Row, blob: Path, manifest: Path, source: Source | None) -> Image:
+        """Take over two complete files as an image, in one transaction."""
+        blob_path, manifest_path = self.blob_path(row.id), self.manifest_path(row.id)
+        with self._index.writing(), storing(f"store image {row.name}"):
+            for final in (blob_path, manifest_path):
+                final.parent.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
+            if self._index.get(row.id) is None or not blob_path.exists():
+                blob.replace(blob_path)
+                manifest.replace(manifest_path)
+                sync_folder(blob_path.parent)
+                sync_folder(manifest_path.parent)
+            self._index.put(row)
+            if source is not None:
+                self._index.put_source(source.kind, source.location, source.stamp, row.id)
+        return self.get(row.id)
+
+    def blob_path(self, image_id: str) -> Path:
+        """The archive of an image, whole ID."""
+        return self.data.cas / "blob/sha512" / image_id[len(HASH_PREFIX) :][:2] / image_id
+
+    def manifest_path(self, image_id: str) -> Path:
+        """The manifest of an image, whole ID."""
+        return self.data.cas / "imageManifest/sha512" / image_id[len(HASH_PREFIX) :][:2] / image_id
+
+    @contextmanager
+    def source_lock(self, source: Source) -> Iterator[None]:
+        """Held by the one process that reads a source into the store."""
+        import zlib
+
+        number = zlib.crc32(f"{source.kind}:{source.location}".encode()) % _LOCK_FILES
+        path = self.data.cas / "imagelocks" / f"{number:02x}"
+        with locked(path):
+            yield
+
+    def _image(self, row: Row) -> Image:
+        return Image(
+            id=row.id,
+            name=row.name,
+            labels=msgspec.json.decode(row.labels),
+            size_bytes=row.size_bytes,
+            import_time=row.import_time_ns / 1e9,
+            blob_path=self.blob_path(row.id),
+            manifest_path=self.manifest_path(row.id),
+            newest_seconds=row.newest_seconds,
+            implied_folders=tuple(msgspec.json.decode(row.implied_folders, type=list[bytes])),
+        )
+
+
+def make_row(
+    image_id: str,
+    manifest: ImageManifest,
+    *,
+    size_bytes: int,
+    latest: bool,
+    newest_seconds: int,
+    implied_folders: tuple[bytes, ...],
+) -> Row:
+    """The index's row for an image imported now."""
+    return Row(
+        id=image_id,
+        name=manifest.name,
+        labels=msgspec.json.encode({label.name: label.value for label in manifest.labels}).decode(),
+        size_bytes=size_bytes,
+        import_time_ns=time.time_ns(),
+        latest=int(latest),
+        newest_seconds=newest_seconds,
+        implied_folders=msgspec.json.encode(implied_folders).decode(),
+    )
+
+
+@contextmanager
+def storing(action: str) -> Iterator[None]:
+    """Turn an OSError of the body into a StoreError that says what was attempted."""
+    try:
+        yield
+    except OSError as error:
+        import errno
+
+        hint = "free some space, or use another --dir" if error.errno == errno.ENOSPC else None
+        raise StoreError(f"cannot {action}: {describe(error)}", hint=hint) from error
+
+
+@contextmanager
+def temporary(store: Store, purpose: str) -> Iterator[Path]:
+    """A fresh path in `cas/tmp`; whatever is there afterwards is removed."""
+    import tempfile
+
+    folder = store.data.cas / "tmp"
+    with storing(f"write to the image store {store.data.cas}"):
+        folder.mkdir(mode=_FOLDER_MODE, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=f"{purpose}-", dir=folder)
+        os.close(descriptor)
+    path = Path(name)
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def sync_folder(path: Path) -> None:
+    """Make renames in a folder durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
