@@ -111,14 +111,18 @@ class PodDirectory:
 
     def wait_unlocked(self) -> None:
         """Return once nobody holds the exclusive lock: for a running pod, when it has ended."""
-        try:
-            fd = os.open(self.path, _DIRECTORY_FLAGS)
-        except FileNotFoundError:
-            return  # moved to another section, which only happens to a pod that has ended
-        try:
-            fcntl.flock(fd, fcntl.LOCK_SH)
-        finally:
-            os.close(fd)
+        while True:
+            try:
+                fd = os.open(self.path, _DIRECTORY_FLAGS)
+            except FileNotFoundError:
+                if not self._follow():
+                    return  # deleted
+                continue
+            try:
+                fcntl.flock(fd, fcntl.LOCK_SH)
+            finally:
+                os.close(fd)
+            return
 
     def state(self) -> PodState:
         """The state now; follows the pod to a later section, PodNotFoundError if it is gone."""

@@ -77,14 +77,16 @@ def sweep(
                 report(Step.MARK_EXPIRED, pod.uuid)
             pod.unlock()
     deleted = 0
+    tried = set()
     for pod in walk(data, [Section.EXITED_GARBAGE]):
         # A clock set back must not make a pod immortal.
         if 0 <= _in_section_seconds(pod) < grace_seconds:
             report(Step.KEEP, pod.uuid)
         elif pod.lock():
+            tried.add(pod.uuid)
             deleted += _delete_reporting(pod, report)
     for pod in walk(data, [Section.GARBAGE]):
-        if pod.lock():
+        if pod.uuid not in tried and pod.lock():
             deleted += _delete_reporting(pod, report)
     return deleted
 
