@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from kvmrkt.errors import ImageError, ImageNotFoundError
-from kvmrkt.images.store import Image, Store
 
 if TYPE_CHECKING:
     from kvmrkt.appc.image_manifest import Dependency, ImageManifest
+    from kvmrkt.images.store import Image, Store
 
 _MAX_LAYERS = 500
 
 
-class Layer(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Layer:
     """One image of a closure. `whitelist` has paths without a leading slash; None lets all pass."""
 
     image: Image

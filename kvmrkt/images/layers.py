@@ -39,8 +39,10 @@ def write_merged(layers: list[Layer], out: IO[bytes], newest_seconds: int) -> No
         for number, layer in enumerate(layers):
             for name, info in _entries(archives[number], layer.whitelist):
                 _lay(final, name, _Member(number, info))
-        # written to a pipe, so the end of the archive is written here, not on an error
-        target = tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT)
+        # closed by hand: after an error an end-of-archive would make the rest look whole
+        target = tarfile.open(  # noqa: SIM115
+            fileobj=out, mode="w|", format=tarfile.PAX_FORMAT
+        )
         manifest = archives[-1].getmember(_manifest_name(archives[-1]))
         target.addfile(_renamed(manifest, "manifest"), archives[-1].extractfile(manifest))
         for name in sorted(_folders(final)):

@@ -27,6 +27,9 @@ _OPTIONS = (
     "-noappend",  # the file exists already, empty
     "-comp", "lz4",
     "-no-exports",  # nobody serves it by NFS
+    "-root-mode", "0755",  # the top folder is in no archive: it would be whoever ran this
+    "-root-uid", "0",
+    "-root-gid", "0",
     "-no-progress",
     "-quiet",
 )  # fmt: skip
