@@ -74,6 +74,9 @@ def _copy(blob: int, entry: tar.Entry, path: Path) -> None:
     with path.open("wb") as out:
         at, end = entry.content_at, entry.content_at + entry.size_bytes
         while at < end:
-            at += os.copy_file_range(blob, out.fileno(), end - at, at)
+            copied = os.copy_file_range(blob, out.fileno(), end - at, at)
+            if not copied:
+                raise ArchiveError("an image in the store is truncated")
+            at += copied
         os.fsync(out.fileno())
         os.fchmod(out.fileno(), 0o444)

@@ -101,8 +101,9 @@ def _find(
         for path in paths:
             if path.exists():
                 return import_trusted(store, path)
+        looked_at = " nor ".join(map(os.fspath, paths))
         raise ImageNotFoundError(
-            f"there is no default stage1 image: neither {' nor '.join(map(os.fspath, paths))} exists",
+            f"there is no default stage1 image: neither {looked_at} exists",
             hint="build it with make, or use --stage1-{path,url,name,hash,from-dir}",
         )
     if choice.kind == "from-dir":
@@ -117,7 +118,7 @@ def _find(
     if choice.kind == "path":
         if Path(text).absolute() in default_paths(system_config):
             return import_trusted(store, Path(text))
-        text = os.path.abspath(text)
+        text = os.fspath(Path(text).absolute())
     return find_image(store, text, insecure=insecure)
 
 
