@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,6 @@ from kvmrkt.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _LATER_SCHEMES = ("docker", "oci", "docker-archive", "cimd")
 
 
@@ -76,10 +74,9 @@ def parse_reference(text: str, *, is_file: Callable[[str], bool] = os.path.isfil
         raise UsageError("an image reference is empty")
     if is_image_hash(text):
         return HashReference(text)
-    if scheme := _SCHEME.match(text):
-        return _with_scheme(scheme[1].lower(), text, scheme.end())
-    if text.startswith(tuple(f"{word}:" for word in _LATER_SCHEMES)):
-        return _with_scheme(text.partition(":")[0], text, 0)
+    scheme, colon, rest = text.partition(":")
+    if colon and (rest.startswith("//") or scheme in _LATER_SCHEMES):
+        return _with_scheme(scheme.lower(), text, rest.removeprefix("//"))
     if text.startswith("/") or is_file(text):
         return FileReference(Path(text))
     if ":" not in text and ("./" in text or text.endswith(".aci")):
@@ -110,12 +107,11 @@ def parse_name(text: str) -> NameReference:
     return NameReference(name, tuple(labels.items()))
 
 
-def _with_scheme(scheme: str, text: str, rest_at: int) -> Reference:
+def _with_scheme(scheme: str, text: str, rest: str) -> Reference:
     if scheme == "file":
-        path = text[rest_at:]
-        if not path.endswith(".aci"):
+        if not rest.endswith(".aci"):
             raise UsageError(f'invalid image string "{text}": the file does not end in .aci')
-        return FileReference(Path(path))
+        return FileReference(Path(rest))
     if scheme in ("http", "https"):
         if not text.partition("?")[0].partition("#")[0].endswith(".aci"):
             raise UsageError(f'invalid image string "{text}": the URL does not end in .aci')

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+
+import msgspec
 
 from kvmrkt.errors import ImageError, ImageNotFoundError, ManifestError
 from kvmrkt.images.find import find_image, find_in_store, import_trusted
@@ -33,16 +34,14 @@ _REQUIRED = (f"{_RKT}run", f"{_RKT}enter", f"{_RKT}gc", _ENGINE, _KERNEL, _INITR
 StageKind = Literal["path", "name", "hash", "url", "from-dir", "default"]
 
 
-@dataclass(frozen=True, slots=True)
-class Stage1Choice:
+class Stage1Choice(msgspec.Struct, frozen=True):
     """Which stage1 image to use: one of rkt's `--stage1-…` flags and its value."""
 
     kind: StageKind
     value: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Stage1Image:
+class Stage1Image(msgspec.Struct, frozen=True):
     """A stage1 image of the kvm engine, its boot files on this host's disk."""
 
     image: Image
@@ -147,7 +146,7 @@ def _check(manifest: ImageManifest) -> dict[str, str]:
         ("initrd", _INITRD),
     ):
         if path := manifest.annotation(annotation):
-            if not path.startswith("/") or ".." in PurePosixPath(path).parts:
+            if not path.startswith("/") or ".." in path.split("/"):
                 raise ManifestError(
                     f'stage1 image "{manifest.name}": the annotation {annotation} is no'
                     f" absolute path: {path!r}"
