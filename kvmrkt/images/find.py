@@ -32,7 +32,7 @@ def find_image(
     *,
     insecure: InsecureOptions,
     pull_policy: str = "new",
-    signature: str | None = None,
+    signature: str | os.PathLike[str] | None = None,
 ) -> Image:
     """The image the text names, fetched into the store if it must be; notes its use.
 
@@ -80,7 +80,7 @@ def _find(
     reference: Reference,
     insecure: InsecureOptions,
     pull_policy: str,
-    signature: str | None,
+    signature: str | os.PathLike[str] | None,
 ) -> Image:
     if isinstance(reference, HashReference):
         return store.find_by_hash(reference.prefix)
@@ -113,9 +113,11 @@ def _file(store: Store, path: Path) -> Image:
     return store.cached(source) or store.import_aci(path)
 
 
-def _refuse_unverified(reference: FileReference | UrlReference, signature: str | None) -> None:
+def _refuse_unverified(
+    reference: FileReference | UrlReference, signature: str | os.PathLike[str] | None
+) -> None:
     """Say why the image's signature does not make it trusted. Always raises."""
-    where = signature or f"{reference}.asc"
+    where = os.fspath(signature or f"{reference}.asc")
     hint = "use --insecure-options=image to take the image without a signature"
     if isinstance(reference, FileReference) and not os.path.lexists(reference.path):
         raise ImageNotFoundError(f"open {reference}: {os.strerror(errno.ENOENT).lower()}")

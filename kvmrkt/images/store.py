@@ -64,7 +64,7 @@ class Image(msgspec.Struct, frozen=True):
     name: str
     labels: dict[str, str]
     size_bytes: int
-    import_time: float
+    import_time_ns: int
     blob_path: Path
     manifest_path: Path
     newest_seconds: int
@@ -73,15 +73,20 @@ class Image(msgspec.Struct, frozen=True):
     @property
     def last_used(self) -> float:
         """When it was last asked for, in seconds since 1970."""
-        try:
-            return self.manifest_path.stat().st_mtime
-        except FileNotFoundError:
-            return self.import_time
+        return self.last_used_ns / 1e9
 
     @property
-    def import_time_ns(self) -> int:
-        """`import_time` in nanoseconds."""
-        return round(self.import_time * 1e9)
+    def last_used_ns(self) -> int:
+        """When it was last asked for, in nanoseconds since 1970."""
+        try:
+            return self.manifest_path.stat().st_mtime_ns
+        except FileNotFoundError:
+            return self.import_time_ns
+
+    @property
+    def import_time(self) -> float:
+        """When it came into the store, in seconds since 1970."""
+        return self.import_time_ns / 1e9
 
     def manifest_bytes(self) -> bytes:
         """The manifest as it stands in the archive."""
@@ -180,7 +185,7 @@ class Store:
         images = (self._image(row) for row in self._index.named(name))
         matching = [image for image in images if wanted <= image.labels.items()]
         if "version" in (labels or {}):
-            matching.sort(key=lambda image: image.import_time, reverse=True)
+            matching.sort(key=lambda image: image.import_time_ns, reverse=True)
         return matching[0] if matching else None
 
     def images(self) -> list[Image]:
@@ -245,7 +250,7 @@ class Store:
             name=row.name,
             labels=msgspec.json.decode(row.labels),
             size_bytes=row.size_bytes,
-            import_time=row.import_time_ns / 1e9,
+            import_time_ns=row.import_time_ns,
             blob_path=self.blob_path(row.id),
             manifest_path=self.manifest_path(row.id),
             newest_seconds=row.newest_seconds,

@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from kvmrkt.errors import ImageError
 from kvmrkt.images.store import storing, sync_folder, temporary
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def tree_for(store: Store, image_id: str, *, manifest: ImageManifest | None = No
     manifest = manifest or image.manifest()
     plain = not manifest.dependencies and not manifest.path_whitelist
     name = tree_id(store, image, manifest)
-    path = store.data.cas / "tree" / f"{name}.squashfs"
+    path = _tree_path(store, name)
     if path.exists():
         return path
     from kvmrkt.images.locks import locked
@@ -61,6 +62,15 @@ def tree_for(store: Store, image_id: str, *, manifest: ImageManifest | None = No
     return path
 
 
+def tree_size_bytes(store: Store, image: Image) -> int:
+    """The size of the image's tree, 0 if none has been made."""
+    try:
+        name = tree_id(store, image, image.manifest())
+        return _tree_path(store, name).stat().st_size
+    except (ImageError, FileNotFoundError):
+        return 0
+
+
 def tree_id(store: Store, image: Image, manifest: ImageManifest) -> str:
     """The name of an image's tree: rkt's form, a hash over what the tree is made of.
 
@@ -79,6 +89,10 @@ def tree_id(store: Store, image: Image, manifest: ImageManifest) -> str:
     ]
     digest = hashlib.sha512("\n".join(parts).encode()).hexdigest()
     return f"deps-{HASH_PREFIX}{digest}-{_FORMAT}"
+
+
+def _tree_path(store: Store, name: str) -> Path:
+    return store.data.cas / "tree" / f"{name}.squashfs"
 
 
 def _render_archive(image: Image, scratch: Path) -> None:
