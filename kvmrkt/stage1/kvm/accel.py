@@ -137,7 +137,7 @@ def remedy(verdict: ProbeVerdict, cache_dir: Path = RUNTIME) -> str:
     if "no permission" in verdict.reason:
         return "run as root or join the group kvm; or use --accel=tcg"
     return (
-        "use --accel=tcg, or a host with hardware virtualisation for its guests; to probe once "
+        "use a host with hardware virtualisation for its guests, or --accel=tcg; to probe once "
         f"more, delete {cache_dir / _FILE}"
     )
 
