@@ -109,7 +109,7 @@ def _file(store: Store, path: Path) -> Image:
         source = file_source(path)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise ImageNotFoundError(f"open {path}: {reason}") from error
+        raise ImageNotFoundError(f"open {path}: {reason}") from None
     return store.cached(source) or store.import_aci(path)
 
 

@@ -44,7 +44,7 @@ def fetch_aci(store: Store, url: str, *, insecure: InsecureOptions) -> Image:
                 _check_status(answer, url)
                 return _import(store, answer, url)
         except requests.RequestException as error:
-            raise ImageError(f'cannot download image "{url}": {_reason(error)}') from error
+            raise ImageError(f'cannot download image "{url}": {_reason(error)}') from None
 
 
 def _import(store: Store, answer: Any, url: str) -> Image:

@@ -29,7 +29,7 @@ def import_file(store: Store, path: Path, source: Source | None = None) -> Image
     try:
         file = path.open("rb", buffering=0)
     except OSError as error:
-        raise ImageNotFoundError(f"open {path}: {describe_reason(error)}") from error
+        raise ImageNotFoundError(f"open {path}: {_reason(error)}") from None
     with file:
         state = os.fstat(file.fileno())
         if not stat.S_ISREG(state.st_mode):
@@ -52,7 +52,7 @@ def import_stream(store: Store, stream: IO[bytes], source: Source | None) -> Ima
             return _import(store, file, f'"{name}"', source)
 
 
-def describe_reason(error: OSError) -> str:
+def _reason(error: OSError) -> str:
     """The reason alone, in lower case as rkt prints it."""
     return (error.strerror or describe(error)).lower()
 
@@ -73,7 +73,7 @@ def _import(
             manifest = parse_image_manifest(contents.manifest)
         except ManifestError as error:
             raise ManifestError(
-                f"{shown} cannot be used: the image manifest is wrong: {error.message}"
+                f"{shown} is not a usable App Container image: its manifest is wrong"
             ) from error
         with storing(f"import {shown} into the image store"), manifest_path.open("wb") as out:
             out.write(contents.manifest)
@@ -109,10 +109,8 @@ def _copy_checked(
             os.fsync(out.fileno())
             return contents, digest, out.tell()
     except ArchiveError as error:
-        raise ArchiveError(
-            f"{shown} is not a usable App Container image: {error.message}",
-            hint=error.hint,
-        ) from error
+        message = f"{shown} is not a usable App Container image"
+        raise ArchiveError(message, hint=error.hint) from error
 
 
 def _unchanged(file: IO[bytes], source: Source, started_ns: int) -> bool:

@@ -178,6 +178,4 @@ class Index:
         try:
             yield
         except sqlite3.Error as error:
-            raise StoreError(
-                f"cannot {verb} the image store's index {self._path}: {error}"
-            ) from error
+            raise StoreError(f"cannot {verb} the image store's index {self._path}") from error

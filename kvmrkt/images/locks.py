@@ -7,7 +7,7 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from kvmrkt.errors import StoreError, describe
+from kvmrkt.errors import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +24,7 @@ def locked(path: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
     except OSError as error:
-        raise StoreError(f"cannot lock {path}: {describe(error)}") from error
+        raise StoreError(f"cannot lock {path}") from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Self
 import msgspec
 
 from kvmrkt.appc.types import HASH_PREFIX
-from kvmrkt.errors import ImageNotFoundError, StoreError, describe
+from kvmrkt.errors import ImageNotFoundError, StoreError
 from kvmrkt.images.index import Index, Row
 from kvmrkt.images.locks import locked
 
@@ -93,7 +93,7 @@ class Image(msgspec.Struct, frozen=True):
         try:
             return self.manifest_path.read_bytes()
         except OSError as error:
-            raise StoreError(f"cannot read image {self.name}: {describe(error)}") from error
+            raise StoreError(f"cannot read image {self.name}") from error
 
     def manifest(self) -> ImageManifest:
         """The parsed manifest."""
@@ -208,7 +208,7 @@ class Store:
         except PermissionError:
             return  # whoever may only read the store leaves no trace there
         except OSError as error:
-            raise StoreError(f"cannot note the use of an image: {describe(error)}") from error
+            raise StoreError(f"cannot note the use of image {image_id}") from error
 
     def add(self, row: Row, blob: Path, manifest: Path, source: Source | None) -> Image:
         """Take over two complete files as an image, in one transaction."""
@@ -289,7 +289,7 @@ def storing(action: str) -> Iterator[None]:
         import errno
 
         hint = "free some space, or use another --dir" if error.errno == errno.ENOSPC else None
-        raise StoreError(f"cannot {action}: {describe(error)}", hint=hint) from error
+        raise StoreError(f"cannot {action}", hint=hint) from error
 
 
 @contextmanager

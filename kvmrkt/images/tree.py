@@ -46,7 +46,7 @@ def tree_for(store: Store, image_id: str, *, manifest: ImageManifest | None = No
         return path
     from kvmrkt.images.locks import locked
 
-    with locked(store.data.cas / "treestorelocks" / name):
+    with locked(store.data.cas / "treestorelocks" / _digits(name)):
         if path.exists():
             return path
         with storing(f"make the folder {path.parent}"):
@@ -89,6 +89,11 @@ def tree_id(store: Store, image: Image, manifest: ImageManifest) -> str:
     ]
     digest = hashlib.sha512("\n".join(parts).encode()).hexdigest()
     return f"deps-{HASH_PREFIX}{digest}-{_FORMAT}"
+
+
+def _digits(name: str) -> str:
+    """The first two digits of the hash in a tree's name: 256 locks are enough, and stay few."""
+    return name.partition("sha512-")[2][:2]
 
 
 def _tree_path(store: Store, name: str) -> Path:

@@ -30,7 +30,7 @@ def boot_files(store: Store, image: Image, folder: Path, files: Mapping[str, str
     from kvmrkt.images.locks import locked
     from kvmrkt.images.store import storing, sync_folder
 
-    with locked(store.data.cas / "treestorelocks" / f"stage1-{image.id}"):
+    with locked(store.data.cas / "treestorelocks" / f"stage1-{image.id[7:9]}"):
         if folder.exists():
             return folder
         with storing(f"extract the stage1 image {image.name} into {folder}"):

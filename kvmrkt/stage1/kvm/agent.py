@@ -91,7 +91,7 @@ class _Message(msgspec.Struct, frozen=True):
     method: str | None = None
     params: msgspec.Raw = msgspec.Raw(b"{}")
     id: int | None = None
-    result: msgspec.Raw | None = None
+    result: msgspec.Raw = msgspec.Raw(b"{}")
     error: _Error | None = None
 
 
@@ -174,6 +174,10 @@ class Agent:
         answer = await self._request("pod.status", {})
         return _decode(answer, GuestStatus, "the answer to pod.status")
 
+    def close(self) -> None:
+        """Close the port."""
+        self._writer.close()
+
     async def _request(self, method: str, params: PodSpec | dict[str, Any]) -> msgspec.Raw:
         number, self._next_id = self._next_id, self._next_id + 1
         future: asyncio.Future[msgspec.Raw] = asyncio.get_running_loop().create_future()
@@ -213,7 +217,7 @@ class Agent:
         if future is None or future.done():
             raise GuestError("the agent answered a request that nobody made")
         if message.error is None:
-            future.set_result(message.result or msgspec.Raw(b"{}"))
+            future.set_result(message.result)
             return
         app, reason = message.error.data.app, message.error.message
         where = f'cannot start app "{app}": ' if app else "the agent refused: "
@@ -229,5 +233,5 @@ class Agent:
 def _decode(raw: bytes | msgspec.Raw, kind: type[_T], what: str) -> _T:
     try:
         return msgspec.json.decode(raw, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise GuestError(f"the agent broke the protocol with {what}: {error}") from error

@@ -45,7 +45,7 @@ def decode_record(line: bytes, apps: frozenset[str]) -> LogRecord:
     """Check what the guest sent; raises GuestError."""
     try:
         record = msgspec.json.decode(line, type=LogRecord)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise GuestError(f"the guest broke the protocol of the log port: {error}") from error
     if not record.end and record.app not in apps:
         raise GuestError("the guest logged for an app that is not in the pod")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 
 from qemu.qmp import EventListener, QMPClient
@@ -56,7 +57,6 @@ class Monitor:
 
     async def close(self) -> None:
         """End the session; QEMU may be gone already."""
-        try:
+        # whatever it says, what is left is a closed socket, which is what was wanted
+        with contextlib.suppress(TimeoutError, QMPError, EOFError, OSError):
             await asyncio.wait_for(self._client.disconnect(), timeout=1)
-        except (TimeoutError, QMPError, EOFError, OSError):
-            pass  # what is left is a closed socket, which is what was wanted

@@ -25,6 +25,7 @@ class Sink:
     def __init__(self, fd: int) -> None:
         """`fd` stays the caller's."""
         self._fd = _reopen_nonblocking(fd, os.O_WRONLY)
+        self._owned = self._fd != fd
         self._poll = select.poll()
         self._poll.register(self._fd, select.POLLOUT)
         self._lock = asyncio.Lock()
@@ -44,6 +45,12 @@ class Sink:
                     await self._writable()
                 except OSError:
                     self._broken = True
+
+    def close(self) -> None:
+        """Close what this object opened."""
+        if self._owned:
+            os.close(self._fd)
+            self._owned = False
 
     async def _writable(self) -> None:
         loop = asyncio.get_running_loop()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import os
 import signal
 import time
@@ -106,12 +107,13 @@ class Supervisor:
         self._monitor = Monitor()
         self._heard = _Heard()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._sinks: list[Sink] = []
 
     async def run(self) -> int:
         """Return the pod's exit status; raises what ended the pod instead."""
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._agent = await Agent.open(self._wires.ours[CONTROL_PORT])
-        self._output = Sink(1)
+        self._output = self._sink(1)
         names = frozenset(app.name for app in self._plan.spec.apps)
         self._log = AppLog(self._plan.logs, names, self._output.write)
         self._start(self._console.read(self._wires.ours[CONSOLE]))
@@ -171,13 +173,20 @@ class Supervisor:
                 if stream in ("stdout", "tty"):
                     outputs.append(self._start(copy_out(end.dup(), self._output)))
                 elif stream == "stderr":
-                    outputs.append(self._start(copy_out(end.dup(), Sink(2))))
+                    outputs.append(self._start(copy_out(end.dup(), self._sink(2))))
         return outputs
+
+    def _sink(self, fd: int) -> Sink:
+        sink = Sink(fd)
+        self._sinks.append(sink)
+        return sink
 
     async def _drain(self, streams: list[asyncio.Task[None]]) -> None:
         """The apps are gone: what they wrote is on its way, and QEMU's end closes behind it."""
         log = asyncio.ensure_future(self._log.ended.wait())
-        await asyncio.wait((log, self._failure), timeout=_DRAIN_SECONDS)
+        await asyncio.wait(
+            (log, self._failure), timeout=_DRAIN_SECONDS, return_when=asyncio.FIRST_COMPLETED
+        )
         self._vmm.kill()
         if streams:
             await asyncio.wait(streams, timeout=_DRAIN_SECONDS)
@@ -185,10 +194,13 @@ class Supervisor:
 
     async def _close(self) -> None:
         self._vmm.kill()
-        await self._monitor.close()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._monitor.close()  # after its task: one session has one user
+        self._agent.close()
+        for sink in self._sinks:
+            sink.close()
         if self._failure.done():
             self._failure.exception()
 
@@ -278,7 +290,5 @@ class Supervisor:
             self._start(self._tell_size(rows, columns))
 
     async def _tell_size(self, rows: int, columns: int) -> None:
-        try:
+        with contextlib.suppress(AppStartError):  # an app that has just ended has no window
             await self._agent.resize(self._plan.spec.apps[0].name, rows, columns)
-        except AppStartError:
-            pass  # the app has just ended: its window no longer matters
