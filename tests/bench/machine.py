@@ -90,8 +90,11 @@ def time_bare_boot(boot: Boot) -> float:
         began = time.monotonic()
         process = boot.start(wires)
         stack.callback(process.kill)
-        process.wait(_BOOT_LIMIT_SECONDS)
-        return time.monotonic() - began
+        status = process.wait(_BOOT_LIMIT_SECONDS)
+        seconds = time.monotonic() - began
+        if status:
+            raise RuntimeError(f"the bare machine's QEMU ended with status {status}")
+        return seconds
 
 
 def _newc(name: str, content: bytes, mode: int) -> bytes:
