@@ -220,10 +220,11 @@ def worst(checks: Sequence[Check]) -> Level:
 def gather(options: GlobalOptions) -> Facts:
     """Look at this host."""
     from kvmrkt.paths import RUNTIME
+    from kvmrkt.stage1.image import default_paths
     from kvmrkt.stage1.kvm.accel import verdict_for
     from kvmrkt.stage1.kvm.share import find_virtiofsd
 
-    searched = stage1_places(options.system_config)
+    searched = default_paths(options.system_config)
     return Facts(
         effective_user=os.geteuid(),
         kernel=os.uname().release,
@@ -238,15 +239,6 @@ def gather(options: GlobalOptions) -> Facts:
         stage1=next((path for path in searched if path.is_file()), None),
         stage1_searched=searched,
         cgroup_v2=Path("/sys/fs/cgroup/cgroup.controllers").exists(),
-    )
-
-
-def stage1_places(system_config: Path) -> tuple[Path, ...]:
-    """Where the default stage1 image may be: installed, or built in the checkout of kvmrkt."""
-    checkout = Path(__file__).parent.parent
-    return (
-        system_config / "stage1-images" / "stage1-kvm.aci",
-        checkout / "build" / "stage1-kvm.aci",
     )
 
 

@@ -11,7 +11,7 @@ from pods_on_disk import fabricate
 import kvmrkt.paths
 from kvmrkt.errors import HostError, KvmrktError, PodError
 from kvmrkt.paths import DataDir
-from kvmrkt.pods import gc, leftovers
+from kvmrkt.pods import gc, leftovers, resources
 from kvmrkt.pods.directory import PodDirectory, find_pod, walk
 from kvmrkt.pods.gc import Step
 from kvmrkt.pods.resources import Resources, load
@@ -133,7 +133,7 @@ def test_a_pod_that_cannot_be_released_is_kept_for_the_next_time(
     assert everything(data) == [("exited-garbage", pod.uuid)]
     assert any("wormhole w0" in error.message for error in log.errors)
     assert (Step.DELETE, other.uuid) in log.steps
-    monkeypatch.setitem(gc.release_all.__globals__["_RELEASE"], "wormhole", lambda *_: None)
+    monkeypatch.setitem(resources._RELEASE, "wormhole", lambda *_: None)
     assert collect(data, log) == 1
     assert everything(data) == []
 
