@@ -79,7 +79,7 @@ def parse_cpu_millis(text: str, field: str = "cpu") -> int:
 
 
 def memory_limit_bytes(app: App) -> int | None:
-    """The app's memory limit; its request where it has no limit; None without either."""
+    """The app's memory limit in bytes, or None."""
     text, field = _resource(app, MEMORY)
     return None if text is None else parse_bytes(text, field)
 
@@ -157,15 +157,12 @@ def _resource(app: App, name: str) -> tuple[str | None, str]:
         return None, ""
     if not isinstance(value, dict):
         raise ManifestError(f"{field}: is not an object with a request or a limit")
-    for key in ("limit", "request"):
-        text = value.get(key)
-        if isinstance(text, int) and not isinstance(text, bool):
-            text = str(text)
-        if text is not None and not isinstance(text, str):
-            raise ManifestError(f"{field}.{key}: is not a quantity")
-        if text and (key == "limit" or name == MEMORY):
-            return text, f"{field}.{key}"
-    return None, ""
+    text = value.get("limit")  # as rkt: a request alone limits nothing
+    if isinstance(text, int) and not isinstance(text, bool):
+        text = str(text)
+    if text is not None and not isinstance(text, str):
+        raise ManifestError(f"{field}.limit: is not a quantity")
+    return text or None, f"{field}.limit"
 
 
 def _integer(app: App, name: str, least: int, most: int) -> int | None:
