@@ -98,7 +98,7 @@ class CommandTable(click.Group):
 
 @click.command(cls=CommandTable, params=list(GLOBAL_FLAGS), invoke_without_command=True)
 @click.pass_context
-def root(ctx: click.Context, **flags: Any) -> None:
+def root(ctx: click.Context, /, **flags: Any) -> None:
     """Run App Container pods, each in a virtual machine of its own."""
     if ctx.invoked_subcommand is None:
         click.echo("kvmrkt: missing command", err=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -18,7 +18,9 @@ from kvmrkt.trace import Trace
 if TYPE_CHECKING:
     from kvmrkt.config import GlobalOptions
 
-STAGE1_KINDS = ("path", "name", "hash", "url", "from-dir")
+STAGE1_KINDS: tuple[Literal["path", "name", "hash", "url", "from-dir"], ...] = (
+    "path", "name", "hash", "url", "from-dir",
+)  # fmt: skip
 
 _MOUNT = repeated("--mount", "Mount a volume at a path.", "volume=NAME,target=PATH")
 
@@ -66,7 +68,7 @@ APP_FLAGS = [
     path("--signature", "The image's detached signature."),
 ]
 
-_APP_COMMAND = click.Command("app", params=APP_FLAGS, add_help_option=False)
+_APP_COMMAND = click.Command("app", params=list(APP_FLAGS), add_help_option=False)
 
 
 class PodCommand(click.Command):
@@ -133,7 +135,7 @@ def _variables(words: tuple[str, ...], flag: str) -> tuple[tuple[str, str], ...]
     help="Run images in a pod: IMAGE [APP FLAGS] [-- ARGUMENTS] [--- IMAGE ...]",
 )
 @click.pass_context
-def command(ctx: click.Context, **flags: Any) -> int:
+def command(ctx: click.Context, /, **flags: Any) -> int:
     """Run a pod to its end; the exit status is that of the first app that failed."""
     trace = Trace.since_process_start()
     require_root()

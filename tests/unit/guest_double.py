@@ -49,12 +49,12 @@ def a_pod(*apps: AppSpec) -> PodSpec:
 
 
 class Line:
-    """One wire's far end, as JSON lines."""
+    """One wire's far end, as JSON documents: QMP does not end them with a newline."""
 
     def __init__(self, end: socket.socket) -> None:
         self._end = end
         end.setblocking(False)
-        self._rest = b""
+        self._rest = ""
 
     async def send(self, message: dict[str, Any] | bytes) -> None:
         """Send a message, or raw bytes."""
@@ -63,14 +63,18 @@ class Line:
 
     async def receive(self) -> dict[str, Any]:
         """The next message."""
-        while b"\n" not in self._rest:
-            data = await asyncio.get_running_loop().sock_recv(self._end, 1 << 16)
-            if not data:
-                raise EOFError
-            self._rest += data
-        line, _, self._rest = self._rest.partition(b"\n")
-        message: dict[str, Any] = json.loads(line)
-        return message
+        while True:
+            try:
+                message, end = json.JSONDecoder().raw_decode(self._rest)
+            except json.JSONDecodeError:
+                data = await asyncio.get_running_loop().sock_recv(self._end, 1 << 16)
+                if not data:
+                    raise EOFError from None
+                self._rest += data.decode()
+            else:
+                self._rest = self._rest[end:].lstrip()
+                assert isinstance(message, dict)
+                return message
 
     def close(self) -> None:
         """Hang up."""

@@ -22,6 +22,9 @@ class Monitor:
     def __init__(self) -> None:
         """Not connected yet."""
         self._client = QMPClient()
+        self._events = EventListener(names=("STOP", "SHUTDOWN", "GUEST_PANICKED"))
+        # before the session opens: a broken accelerator stops the machine at once
+        self._client.register_listener(self._events)
         self.shutdown_reason: str | None = None
         """Why the machine went down, in QEMU's word (`guest-reset`, `host-qmp-quit` …)."""
 
@@ -37,15 +40,13 @@ class Monitor:
 
         With a broken KVM, QEMU does not exit: it pauses the machine in the state internal-error.
         """
-        listener = EventListener(names=("STOP", "SHUTDOWN", "GUEST_PANICKED"))
-        with self._client.listen(listener):
-            async for event in listener:
-                if event["event"] == "SHUTDOWN":
-                    data = event.get("data")
-                    reason = data.get("reason") if isinstance(data, dict) else None
-                    self.shutdown_reason = str(reason) if reason else None
-                elif status := await self._stopped():
-                    raise MachineStoppedError(f"QEMU stopped the machine: {status}")
+        async for event in self._events:
+            if event["event"] == "SHUTDOWN":
+                data = event.get("data")
+                reason = data.get("reason") if isinstance(data, dict) else None
+                self.shutdown_reason = str(reason) if reason else None
+            elif status := await self._stopped():
+                raise MachineStoppedError(f"QEMU stopped the machine: {status}")
 
     async def _stopped(self) -> str | None:
         try:
