@@ -1,0 +1,50 @@
+//! The filesystems the agent itself needs, and the limits everything it starts inherits.
+
+use crate::failure::{Kind, Outcome, While};
+use crate::{files, layout};
+use rustix::fs::{Mode, mkdir};
+use rustix::mount::{MountFlags, mount, mount_move};
+use rustix::process::{Resource, Rlimit, chdir, chroot, setrlimit};
+
+/// The initrd's directory on which the agent's root is assembled.
+const BASE: &core::ffi::CStr = c"/base";
+
+/// Mounts a tmpfs with proc, sys, dev and cgroups over the initramfs. An initramfs cannot be pivoted
+/// away from, a filesystem mounted over it can: the apps' roots depend on that.
+pub fn mount_filesystems() -> Outcome<()> {
+    let safe = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    let failed = Kind::Internal;
+    // A host that made its initrd without the directory still boots.
+    let _ = mkdir(BASE, Mode::from_raw_mode(0o755));
+    mount("tmpfs", BASE, "tmpfs", MountFlags::NOSUID, c"mode=0755")
+        .trying(failed, "mount the agent's root")?;
+    chdir(BASE).trying(failed, "enter the agent's root")?;
+    let directories = ["proc", "sys", "dev", "disks", "scratch", "share", "etc", "shm", "root"];
+    for directory in directories {
+        mkdir(directory, Mode::from_raw_mode(0o755)).trying(failed, directory)?;
+    }
+    mount("proc", "proc", "proc", safe, None).trying(failed, "mount /proc")?;
+    mount("sysfs", "sys", "sysfs", safe, None).trying(failed, "mount /sys")?;
+    mount("devtmpfs", "dev", "devtmpfs", MountFlags::NOSUID | MountFlags::NOEXEC, None)
+        .trying(failed, "mount /dev")?;
+    mount("cgroup2", "sys/fs/cgroup", "cgroup2", safe, None).trying(failed, "mount cgroup2")?;
+    mount("tmpfs", "shm", "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, c"mode=1777")
+        .trying(failed, "mount the pod's shared memory")?;
+    mount_move(".", "/").trying(failed, "move the agent's root")?;
+    chroot(".").trying(failed, "enter the agent's root")?;
+    chdir("/").trying(failed, "enter the agent's root")?;
+    let control = alloc::format!("{}/cgroup.subtree_control", layout::CGROUPS);
+    for controller in [b"+memory".as_slice(), b"+cpu", b"+pids"] {
+        // A kernel without one of them fails only the limits that need it.
+        let _ = files::write(&control, controller);
+    }
+    Ok(())
+}
+
+/// PID 1's limit on open files is 1024/4096; servers raise theirs and expect what a distribution
+/// allows: systemd's hard limit.
+pub fn raise_limits() {
+    let limit = Rlimit { current: Some(1024), maximum: Some(524_288) };
+    // Without it an app sees the kernel's lower default, which is no reason not to boot.
+    let _ = setrlimit(Resource::Nofile, limit);
+}

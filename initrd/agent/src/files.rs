@@ -1,0 +1,77 @@
+//! Reading and writing small files, as `/proc`, `/sys` and cgroups have them.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{CWD, Mode, OFlags, RawDir, open};
+use rustix::io::{self, Errno};
+use rustix::path::Arg;
+
+/// Reads at most `limit_bytes` from an open file; more is an error.
+pub fn read_all(file: impl AsFd, limit_bytes: usize) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    let mut chunk = [0_u8; 4096];
+    loop {
+        let count = match io::read(&file, &mut chunk) {
+            Err(Errno::INTR) => continue,
+            result => result?,
+        };
+        if count == 0 {
+            return Ok(content);
+        }
+        if content.len() + count > limit_bytes {
+            return Err(Errno::FBIG);
+        }
+        content.extend_from_slice(&chunk[..count]);
+    }
+}
+
+/// Reads a file of at most `limit_bytes`.
+pub fn read(path: impl Arg, limit_bytes: usize) -> io::Result<Vec<u8>> {
+    read_all(open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?, limit_bytes)
+}
+
+/// Reads a number from a file that holds one and a newline.
+pub fn read_number(path: &str) -> Option<u64> {
+    let content = read(path, 64).ok()?;
+    core::str::from_utf8(&content).ok()?.trim().parse().ok()
+}
+
+/// Writes `content` in one call, as kernel interfaces want it.
+pub fn write(path: impl Arg, content: &[u8]) -> io::Result<()> {
+    let file = open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+    io::write(file, content).map(|_| ())
+}
+
+/// Makes a file with that content.
+pub fn create(path: impl Arg, content: &[u8]) -> io::Result<()> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
+    let file = open(path, flags, Mode::from_raw_mode(0o644))?;
+    write_all(&file, content)
+}
+
+/// Writes all of `content`, however many calls it takes.
+pub fn write_all(file: &OwnedFd, mut content: &[u8]) -> io::Result<()> {
+    while !content.is_empty() {
+        let count = io::write(file, content)?;
+        content = content.get(count..).unwrap_or_default();
+    }
+    Ok(())
+}
+
+/// The names in a directory, without `.` and `..`; those that are not UTF-8 are left out.
+pub fn names_in(path: &str) -> io::Result<Vec<String>> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = rustix::fs::openat(CWD, path, flags, Mode::empty())?;
+    let mut names = Vec::new();
+    let mut buffer = Vec::with_capacity(2048);
+    let mut entries = RawDir::new(directory, buffer.spare_capacity_mut());
+    while let Some(entry) = entries.next() {
+        if let Ok(name) = entry?.file_name().to_str() {
+            if name != "." && name != ".." {
+                names.push(String::from(name));
+            }
+        }
+    }
+    Ok(names)
+}

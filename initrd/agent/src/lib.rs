@@ -1,0 +1,51 @@
+//! The kvmrkt guest agent: PID 1 of a pod's virtual machine.
+//!
+//! The contract with the host is `docs/protocol.md`. The agent knows neither rkt nor App Container
+//! images: the host sends one explicit document and the agent does what it says. It has one thread
+//! and one epoll loop; `event_loop` turns events into calls of `pod`, which owns the `app`s.
+
+#![cfg_attr(not(test), no_std)]
+#![deny(warnings)]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod app;
+pub mod base64;
+pub mod beneath;
+pub mod cgroup;
+pub mod channels;
+pub mod control;
+pub mod devices;
+pub mod diagnosis;
+pub mod disks;
+pub mod early;
+pub mod environment;
+pub mod errno;
+pub mod event_loop;
+pub mod failure;
+pub mod files;
+pub mod heap;
+pub mod layout;
+pub mod lines;
+pub mod log_port;
+pub mod netlink;
+pub mod network;
+pub mod pod;
+pub mod poll;
+pub mod ports;
+pub mod power;
+pub mod privileges;
+pub mod process;
+pub mod protect;
+pub mod protocol;
+pub mod relay;
+pub mod report;
+pub mod requests;
+pub mod rootfs;
+pub mod sandbox;
+pub mod sys;
+pub mod terminal;
+pub mod users;
+pub mod volumes;

@@ -1,0 +1,177 @@
+//! Starting a program inside an app: the main process, or a handler.
+
+use crate::failure::{Failure, Kind, Outcome, While};
+use crate::protocol::spec::AppSpec;
+use crate::report::{self, Report};
+use crate::sandbox::Sandbox;
+use crate::sys::{self, Child, Forked};
+use crate::{cgroup, diagnosis, environment, files, privileges, users};
+use alloc::ffi::CString;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::ptr::null;
+use rustix::fd::{AsFd, BorrowedFd};
+use rustix::fs::Mode;
+use rustix::io::{self, Errno};
+use rustix::process::{WaitId, WaitIdOptions, chdir, ioctl_tiocsctty, setsid, umask, waitid};
+use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
+
+/// What to run, and where.
+#[derive(Debug)]
+pub struct Launch<'a> {
+    /// The app whose user, environment and privileges it gets.
+    pub app: &'a AppSpec,
+    /// Program and arguments.
+    pub argv: &'a [String],
+    /// Standard input, output and error.
+    pub stdio: [BorrowedFd<'a>; 3],
+    /// A terminal to become the controlling one of.
+    pub terminal: Option<BorrowedFd<'a>>,
+    /// The app's namespaces.
+    pub sandbox: &'a Sandbox,
+    /// The app's cgroup.
+    pub cgroup: &'a cgroup::Cgroup,
+}
+
+/// Starts it; returns when the program is executing.
+pub fn launch(launch: &Launch<'_>) -> Outcome<Child> {
+    let (reports, reporter) = report::pipe()?;
+    let forked = launch
+        .sandbox
+        .fork(launch.cgroup.directory())
+        .trying(Kind::Internal, format_args!("make a process for app {}", launch.app.name))?;
+    match forked {
+        Forked::Child => {
+            let Err(failure) = become_program(launch);
+            reporter.failed(&failure);
+            sys::exit(126)
+        }
+        Forked::Parent(child) => {
+            drop(reporter);
+            match reports.wait()? {
+                Report::Failed(failure) => {
+                    // It has said its word and ends at once.
+                    let _ = waitid(WaitId::PidFd(child.pidfd.as_fd()), WaitIdOptions::EXITED);
+                    Err(failure)
+                }
+                Report::Silence | Report::Ready => Ok(child),
+            }
+        }
+    }
+}
+
+enum Never {}
+
+fn become_program(launch: &Launch<'_>) -> Result<Never, Failure> {
+    let app = launch.app;
+    if let Some(adjustment) = app.oom_score_adj {
+        files::write("/proc/self/oom_score_adj", format!("{adjustment}").as_bytes())
+            .trying(Kind::Internal, format_args!("set oom_score_adj to {adjustment}"))?;
+    }
+    launch.sandbox.enter_mounts().trying(Kind::Internal, "enter the app's root")?;
+    let identity = users::resolve(&app.user, &app.group)?;
+    set_up_stdio(launch, identity.uid).trying(Kind::Internal, "set up the standard streams")?;
+    umask(Mode::from_raw_mode(0o022));
+    chdir(app.working_directory.as_str()).trying(
+        Kind::NoSuchDirectory,
+        format_args!("enter the working directory {:?}", app.working_directory),
+    )?;
+    let allowed = privileges::parse_capabilities(&app.capabilities)?;
+    privileges::drop_privileges(
+        &identity,
+        &app.supplementary_gids,
+        allowed,
+        app.no_new_privileges,
+    )?;
+    let terminal = app.terminal.as_ref().and_then(|terminal| terminal.name.as_deref());
+    let environment = environment::complete(&app.environment, identity.account.as_ref(), terminal);
+    Err(execute(launch.argv, &environment))
+}
+
+/// Gives the process its own session and its streams. All other descriptors close on exec.
+fn set_up_stdio(launch: &Launch<'_>, uid: u32) -> io::Result<()> {
+    setsid()?;
+    if let Some(terminal) = launch.terminal {
+        // So that the app may open its terminal by name.
+        rustix::fs::fchown(terminal, Some(rustix::fs::Uid::from_raw(uid)), None)?;
+        ioctl_tiocsctty(terminal)?;
+    }
+    let [input, output, error] = launch.stdio;
+    dup2_stdin(input)?;
+    dup2_stdout(output)?;
+    dup2_stderr(error)?;
+    sys::close_from(3, true);
+    Ok(())
+}
+
+/// The places a program may be at: a path as it is, a bare name in each directory of PATH.
+fn candidates(program: &str, path: &str) -> Vec<String> {
+    if program.contains('/') {
+        return alloc::vec![String::from(program)];
+    }
+    path.split(':')
+        .map(|directory| if directory.is_empty() { "." } else { directory })
+        .map(|directory| format!("{directory}/{program}"))
+        .collect()
+}
+
+fn execute(argv: &[String], environment: &[String]) -> Failure {
+    let program = argv.first().map_or("", String::as_str);
+    let zero =
+        || Failure::new(Kind::InvalidSpec, format!("{program:?}: an argument has a zero byte"));
+    let (Some(arguments), Some(variables)) = (c_strings(argv), c_strings(environment)) else {
+        return zero();
+    };
+    let (arguments_list, variables_list) = (pointers(&arguments), pointers(&variables));
+    let path = environment::value_of(environment, "PATH").unwrap_or_default();
+    let mut failure = None;
+    for candidate in candidates(program, path) {
+        let Ok(file) = CString::new(candidate.as_str()) else { return zero() };
+        let reason = sys::execve(&file, &arguments_list, &variables_list);
+        let is_missing = matches!(reason, Errno::NOENT | Errno::NOTDIR)
+            && rustix::fs::stat(candidate.as_str()).is_err();
+        // A file that exists but cannot be run says more than the places where there is none.
+        if failure.is_none() && !is_missing {
+            failure = Some(diagnosis::explain(&candidate, reason));
+        }
+    }
+    failure.unwrap_or_else(|| {
+        let place = if program.contains('/') {
+            String::from("in the image")
+        } else {
+            format!("in PATH={path}")
+        };
+        let message = format!("there is no executable {program:?} {place}");
+        Failure::new(Kind::NoSuchExecutable, message)
+    })
+}
+
+fn c_strings(texts: &[String]) -> Option<Vec<CString>> {
+    texts.iter().map(|text| CString::new(text.as_str()).ok()).collect()
+}
+
+fn pointers(strings: &[CString]) -> Vec<*const u8> {
+    strings.iter().map(|string| string.as_ptr().cast()).chain([null()]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_looked_for_as_a_shell_does() {
+        assert_eq!(candidates("/bin/sh", "/x"), ["/bin/sh"]);
+        assert_eq!(candidates("./sh", "/x"), ["./sh"]);
+        assert_eq!(candidates("sh", "/a::/b"), ["/a/sh", "./sh", "/b/sh"]);
+    }
+
+    #[test]
+    fn a_missing_program_is_named_with_where_it_was_looked_for() {
+        let argv = [String::from("no-such-program")];
+        let failure = execute(&argv, &[String::from("PATH=/none")]);
+        assert_eq!(failure.kind, Kind::NoSuchExecutable);
+        let expected = "there is no executable \"no-such-program\" in PATH=/none";
+        assert_eq!(failure.message, expected);
+    }
+}

@@ -1,0 +1,8 @@
+//! The messages of docs/protocol.md and their validation.
+
+pub mod message;
+pub mod spec;
+pub mod validate;
+
+/// The version both sides must speak.
+pub const VERSION: u32 = 1;

@@ -1,0 +1,72 @@
+//! The share that brings the host volumes, the empty volumes, and their mounts in an app.
+
+use crate::beneath::{self, Leaf};
+use crate::failure::{Failure, Kind, Outcome, While};
+use crate::layout;
+use crate::protocol::spec::{Mount, Share, Transport, Volume, VolumeKind};
+use alloc::format;
+use alloc::string::String;
+use rustix::fd::OwnedFd;
+use rustix::fs::{Gid, Mode, Uid, chmod, chown, mkdir};
+use rustix::mount::{MountFlags, mount, mount_bind, mount_remount};
+
+const VOLUMES: &str = "/scratch/volumes";
+
+/// Mounts the share.
+pub fn mount_share(share: &Share) -> Outcome<()> {
+    let flags = MountFlags::NOSUID | MountFlags::NODEV;
+    let (filesystem, options) = match share.transport {
+        Transport::Virtiofs => ("virtiofs", None),
+        Transport::NineP => ("9p", Some(c"trans=virtio,version=9p2000.L,msize=131072,cache=mmap")),
+    };
+    mount(share.tag.as_str(), layout::SHARE, filesystem, flags, options)
+        .trying(Kind::MountFailed, format_args!("mount the volumes' share with {filesystem}"))
+}
+
+/// Makes the directory of an empty volume.
+pub fn make_empty(volume: &Volume) -> Outcome<()> {
+    let path = source_of(volume);
+    let attempt = format!("make the empty volume {}", volume.name);
+    // It exists from the second volume on.
+    let _ = mkdir(VOLUMES, Mode::from_raw_mode(0o755));
+    mkdir(&path, Mode::from_raw_mode(0o700)).trying(Kind::MountFailed, &attempt)?;
+    let owner = Uid::from_raw(volume.uid.unwrap_or(0));
+    let group = Gid::from_raw(volume.gid.unwrap_or(0));
+    chown(&path, Some(owner), Some(group)).trying(Kind::MountFailed, &attempt)?;
+    let mode = Mode::from_raw_mode(volume.mode.unwrap_or(0o755) & 0o7777);
+    chmod(&path, mode).trying(Kind::MountFailed, &attempt)
+}
+
+fn source_of(volume: &Volume) -> String {
+    match volume.kind {
+        VolumeKind::Host => format!("{}/{}", layout::SHARE, volume.name),
+        VolumeKind::Empty => format!("{VOLUMES}/{}", volume.name),
+    }
+}
+
+/// Mounts a volume in an app's root.
+pub fn mount_in(root: &OwnedFd, wanted: &Mount, volumes: &[Volume]) -> Outcome<()> {
+    let Some(volume) = volumes.iter().find(|volume| volume.name == wanted.volume) else {
+        let message = format!("mount {}: the pod has no volume {}", wanted.path, wanted.volume);
+        return Err(Failure::new(Kind::InvalidSpec, message));
+    };
+    let attempt = format!("mount volume {} on {}", volume.name, wanted.path);
+    let source = source_of(volume);
+    let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
+    let place = rustix::fs::open(&source, flags, Mode::empty())
+        .and_then(beneath::is_directory)
+        .map(|directory| if directory { Leaf::Directory } else { Leaf::File })
+        .and_then(|leaf| beneath::make(root, &wanted.path, leaf, 0o755))
+        .trying(Kind::MountFailed, &attempt)?;
+    mount_bind(&source, beneath::proc_path(&place)).trying(Kind::MountFailed, &attempt)?;
+    if volume.read_only || wanted.read_only {
+        let mut flags = MountFlags::BIND | MountFlags::RDONLY;
+        if volume.kind == VolumeKind::Host {
+            flags |= MountFlags::NOSUID | MountFlags::NODEV;
+        }
+        beneath::open(root, &wanted.path)
+            .and_then(|covered| mount_remount(beneath::proc_path(&covered), flags, c""))
+            .trying(Kind::MountFailed, format_args!("{attempt} read-only"))?;
+    }
+    Ok(())
+}
