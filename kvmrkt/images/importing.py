@@ -6,8 +6,9 @@ import os
 import shutil
 import stat
 import time
-from dataclasses import replace
 from typing import IO, TYPE_CHECKING
+
+import msgspec
 
 from kvmrkt.appc.image_manifest import parse_image_manifest
 from kvmrkt.appc.types import HASH_PREFIX
@@ -80,7 +81,7 @@ def _import(
             out.flush()
             os.fsync(out.fileno())
         if path is not None and source is not None and not _unchanged(file, source, started_ns):
-            source = replace(source, stamp="")  # next time it must be read again
+            source = msgspec.structs.replace(source, stamp="")  # next time it must be read again
         row = make_row(
             HASH_PREFIX + digest,
             manifest,
