@@ -65,7 +65,7 @@ pub fn enter_root(app: &AppSpec, pod: &PodFiles) -> Outcome<()> {
 }
 
 fn mount_overlay(app: &AppSpec) -> Outcome<()> {
-    let lower = disks::mount_point(&app.disk);
+    let lower = format!("{}/{}", disks::mount_point(&app.disk), app.root);
     let base = scratch_of(&app.name);
     let (upper, work) = (format!("{base}/upper"), format!("{base}/work"));
     let attempt = || -> io::Result<()> {

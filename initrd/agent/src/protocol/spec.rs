@@ -108,6 +108,8 @@ pub enum OnFailure {
 pub struct AppSpec {
     pub name: String,
     pub disk: String,
+    /// The folder at the top of the disk that is the app's root.
+    pub root: String,
     pub argv: Vec<String>,
     #[serde(default)]
     pub environment: Vec<String>,

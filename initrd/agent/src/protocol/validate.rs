@@ -65,6 +65,7 @@ pub fn pod(spec: &PodSpec) -> Outcome<()> {
 pub fn app(spec: &AppSpec) -> Outcome<()> {
     name("app", &spec.name)?;
     name("disk", &spec.disk)?;
+    name("root folder", &spec.root)?;
     let commands = core::iter::once(&spec.argv).chain(&spec.pre_start).chain(&spec.post_stop);
     for command in commands {
         if command.first().is_none_or(String::is_empty) {
