@@ -1,4 +1,5 @@
 # Thin verbs; the work is in scripts/. `make run` and `make test` need a Debian 12 or 13, root, git and make.
+.NOTPARALLEL:
 .PHONY: run test test-unit test-functional lint bench soak images setup kernel agent initrd stage1 clean
 
 run: setup

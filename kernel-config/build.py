@@ -134,6 +134,8 @@ def build(source: KernelSource, tree: Path, arch: Architecture, kernel: Kernel) 
         # The relocations are for a decompressor that a PVH boot does not have.
         strip = ["objcopy", "--strip-all", "--remove-section=.rela*"]
         subprocess.run([*strip, str(output / arch.image), str(stripped)], check=True)
+        # For whoever reads a panic's addresses later: this kernel carries no symbols.
+        shutil.copyfile(output / "System.map", kernel.cached.with_name("System.map"))
         shutil.copyfile(output / ".config", kernel.cached.with_name("config"))
         stripped.chmod(0o644)
         stripped.rename(kernel.cached)

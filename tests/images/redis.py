@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import tarfile
 from pathlib import Path
@@ -11,6 +12,9 @@ import aci
 NAME = "redis"
 SUITE = "bookworm"
 _INCLUDE = "redis-server,redis-tools"
+_NEWEST_FILE = "1750000000"
+"""Files that the installation makes get this time: with the same packages the same image."""
+
 _LEAVE_OUT = ("/usr/share/doc/", "/usr/share/man/", "/usr/share/locale/", "/var/cache/", "/dev/")
 _APP = {
     "exec": [
@@ -41,7 +45,12 @@ def build(output: Path) -> None:
     root = output.with_name(".redis-root.tar")
     make = ["mmdebstrap", "--quiet", "--variant=essential", f"--include={_INCLUDE}", SUITE]
     try:
-        subprocess.run([*make, str(root)], check=True, stdin=subprocess.DEVNULL)
+        subprocess.run(
+            [*make, str(root)],
+            check=True,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "SOURCE_DATE_EPOCH": _NEWEST_FILE},
+        )
         with tarfile.open(root) as archive:
             manifest = aci.manifest("kvmrkt.io/redis", _redis_version(archive), _APP)
         with (
