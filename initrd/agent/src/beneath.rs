@@ -95,7 +95,7 @@ mod tests {
         let path = std::env::temp_dir().join(format!("agent-{}-{name}", std::process::id()));
         fs::create_dir_all(&path).unwrap();
         let flags = OFlags::PATH | OFlags::DIRECTORY;
-        let descriptor = rustix::fs::open(&path, flags, Mode::empty()).unwrap();
+        let descriptor = rustix::fs::open(path.to_str().unwrap(), flags, Mode::empty()).unwrap();
         (path, descriptor)
     }
 

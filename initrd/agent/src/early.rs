@@ -4,7 +4,7 @@ use crate::failure::{Kind, Outcome, While};
 use crate::{files, layout};
 use rustix::fs::{Mode, mkdir};
 use rustix::mount::{MountFlags, mount, mount_move};
-use rustix::process::{Resource, Rlimit, chdir, chroot, setrlimit};
+use rustix::process::{Resource, Rlimit, chdir, chroot, setrlimit, umask};
 
 /// The initrd's directory on which the agent's root is assembled.
 const BASE: &core::ffi::CStr = c"/base";
@@ -12,6 +12,8 @@ const BASE: &core::ffi::CStr = c"/base";
 /// Mounts a tmpfs with proc, sys, dev and cgroups over the initramfs. An initramfs cannot be pivoted
 /// away from, a filesystem mounted over it can: the apps' roots depend on that.
 pub fn mount_filesystems() -> Outcome<()> {
+    // Modes are meant as written; programs of apps get the usual mask when they are started.
+    umask(Mode::empty());
     let safe = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     let failed = Kind::Internal;
     // A host that made its initrd without the directory still boots.

@@ -2,11 +2,11 @@
 
 use crate::control::Control;
 use crate::failure::{Failure, Kind, Outcome};
-use crate::log_port::LogPort;
+use crate::log_port::{END, LogPort};
 use crate::pod::{Hands, Pod};
 use crate::poll::{Poll, Token};
-use crate::protocol::message::{self, Empty, Hello};
-use crate::protocol::{self};
+use crate::protocol;
+use crate::protocol::message::{self, Empty, Failed, Hello};
 use crate::sys::{self, Clock};
 use crate::{ports, power};
 use alloc::string::String;
@@ -33,11 +33,6 @@ pub struct Agent {
     pub(crate) ending: Option<Ending>,
     /// Apps with more to do right away.
     busy: Vec<u32>,
-}
-
-#[derive(serde::Serialize)]
-struct FailedNotice<'a> {
-    message: &'a str,
 }
 
 impl Agent {
@@ -152,7 +147,7 @@ impl Agent {
     pub fn shut_down(&mut self, result: Outcome<Ending>) {
         self.pod = None;
         power::kill_everything();
-        self.log.append(b"{\"end\":true}\n");
+        self.log.append(END);
         self.flush_log();
         power::unmount_everything();
         let last_word = match &result {
@@ -160,7 +155,7 @@ impl Agent {
             Ok(Ending::Halted) => None,
             Err(failure) => {
                 sys::console(format_args!("kvmrkt-agent: {}\n", failure.message));
-                let notice = FailedNotice { message: &failure.message };
+                let notice = Failed { message: &failure.message };
                 Some(message::notice("agent.failed", &notice))
             }
         };

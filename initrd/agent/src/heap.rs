@@ -129,7 +129,7 @@ mod tests {
     #[test]
     fn blocks_are_aligned_disjoint_and_reused() {
         let heap = Heap::new();
-        let mut blocks = std::vec::Vec::new();
+        let mut blocks = Vec::new();
         for bytes in [1_usize, 24, 4000, 65_536, 70_000] {
             for align in [1_usize, 16, 4096] {
                 let layout = Layout::from_size_align(bytes, align).unwrap();

@@ -6,6 +6,9 @@ use crate::ports;
 use alloc::vec::Vec;
 use rustix::fd::OwnedFd;
 
+/// The last record of a pod.
+pub const END: &[u8] = b"{\"end\":true}\n";
+
 /// With this much queued no app's output is read until the host has taken some.
 const QUEUE_BYTES: usize = 128 * 1024;
 

@@ -4,6 +4,7 @@ use crate::failure::{Failure, Kind, Outcome, While};
 use crate::netlink::{FLAG_CREATE_NEW, Message, Netlink, attributes};
 use crate::protocol::spec::{Interface, Network, Route};
 use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 use rustix::io::Errno;
@@ -44,7 +45,7 @@ struct Link {
     is_taken: bool,
 }
 
-fn failed(message: impl Into<alloc::string::String>) -> Failure {
+fn failed(message: impl Into<String>) -> Failure {
     Failure::new(Kind::NetworkFailed, message)
 }
 
@@ -53,7 +54,8 @@ fn parse_mac(text: &str) -> Outcome<[u8; 6]> {
     let mut mac = [0; 6];
     let mut parts = text.split(':');
     for byte in &mut mac {
-        let part = parts.next().filter(|part| part.len() == 2);
+        let is_hexadecimal = |part: &&str| part.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let part = parts.next().filter(|part| part.len() == 2).filter(is_hexadecimal);
         *byte = part
             .and_then(|part| u8::from_str_radix(part, 16).ok())
             .ok_or_else(|| failed(format!("{text:?} is not a MAC address")))?;

@@ -12,6 +12,21 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
+/// What the host may call.
+pub const METHODS: [&str; 11] = [
+    "pod.start",
+    "pod.stop",
+    "pod.halt",
+    "pod.status",
+    "pod.stats",
+    "app.add",
+    "app.start",
+    "app.stop",
+    "app.signal",
+    "app.remove",
+    "app.resize",
+];
+
 /// Largest grace: a day.
 const GRACE_SECONDS_MAX: u64 = 86_400;
 

@@ -7,8 +7,12 @@ use crate::protocol::spec::{AppSpec, Volume};
 use crate::{devices, disks, layout, protect, volumes};
 use alloc::ffi::CString;
 use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
 use rustix::fd::OwnedFd;
-use rustix::fs::{Gid, Mode, OFlags, Uid, chmod, chown, mkdir, open, stat, symlinkat};
+use rustix::fs::{
+    FileType, Gid, Mode, OFlags, Uid, chmod, chown, lstat, mkdir, open, rmdir, symlinkat, unlink,
+};
 use rustix::io::{self, Errno};
 use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change,
@@ -20,7 +24,7 @@ use rustix::process::{chdir, pivot_root};
 #[derive(Debug, Default)]
 pub struct PodFiles {
     /// The pod's volumes.
-    pub volumes: alloc::vec::Vec<Volume>,
+    pub volumes: Vec<Volume>,
     /// `/etc/hosts` was given.
     pub has_hosts: bool,
     /// `/etc/resolv.conf` was given.
@@ -28,7 +32,7 @@ pub struct PodFiles {
 }
 
 /// Directories of an app on the scratch disk.
-pub fn scratch_of(app: &str) -> alloc::string::String {
+pub fn scratch_of(app: &str) -> String {
     format!("{}/apps/{app}", layout::SCRATCH)
 }
 
@@ -75,7 +79,10 @@ fn mount_overlay(app: &AppSpec) -> Outcome<()> {
             mkdir(directory, Mode::from_raw_mode(0o755))?;
         }
         // The root directory of an overlay is the upper one: it must look like the image's.
-        let original = stat(&lower)?;
+        let original = lstat(&lower)?;
+        if FileType::from_raw_mode(original.st_mode) != FileType::Directory {
+            return Err(Errno::NOTDIR);
+        }
         let owner = (Uid::from_raw(original.st_uid), Gid::from_raw(original.st_gid));
         chown(&upper, Some(owner.0), Some(owner.1))?;
         chmod(&upper, Mode::from_raw_mode(original.st_mode & 0o7777))?;
@@ -144,11 +151,10 @@ pub fn remove_scratch(app: &str) -> Outcome<()> {
 }
 
 fn remove_tree(path: &str) -> io::Result<()> {
-    use rustix::fs::{FileType, lstat, rmdir, unlink};
     // Depth first with an explicit stack: an app chooses how deep its tree is.
-    let mut pending = alloc::vec![alloc::string::String::from(path)];
+    let mut pending = alloc::vec![String::from(path)];
     while let Some(current) = pending.last().cloned() {
-        let mut children = alloc::vec::Vec::new();
+        let mut children = Vec::new();
         for name in crate::files::names_in(&current)? {
             let child = format!("{current}/{name}");
             let mode = lstat(&child)?.st_mode;

@@ -106,8 +106,8 @@ pub fn fork(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Forke
         unsafe { syscall(raw::__NR_clone3, [&raw const arguments as usize, size, 0, 0, 0, 0]) };
     match Pid::from_raw(checked(result)? as i32) {
         None => Ok(Forked::Child),
-        // SAFETY: the kernel has just written a descriptor that nobody else owns.
         Some(pid) => {
+            // SAFETY: the kernel has just written a descriptor that nobody else owns.
             let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
             Ok(Forked::Parent(Child { pid, pidfd }))
         }

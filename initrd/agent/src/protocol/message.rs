@@ -170,6 +170,13 @@ pub struct Started<'a> {
     pub time_ns: u64,
 }
 
+/// Parameters of `agent.failed`.
+#[derive(Debug, Serialize)]
+pub struct Failed<'a> {
+    /// Why.
+    pub message: &'a str,
+}
+
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]

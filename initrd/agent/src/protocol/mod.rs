@@ -1,5 +1,7 @@
 //! The messages of docs/protocol.md and their validation.
 
+#[cfg(test)]
+mod golden;
 pub mod message;
 pub mod spec;
 pub mod validate;
