@@ -32,6 +32,8 @@ class Memory:
     total_bytes: int
     guest_bytes: int
     """The part that is the guest's own used memory."""
+    translated_bytes: int
+    """The part that is code translated by an emulator; 0 under KVM."""
 
     @property
     def overhead_bytes(self) -> int:
@@ -89,7 +91,8 @@ def measure_idle_memory(data: Path, guest_bytes: int) -> Memory:
         pids = process_tree(process.pid)
         return Memory(
             sum(_pss_bytes(pid) for pid in pids),
-            max(_largest_mapping_bytes(pid, guest_bytes) for pid in pids),
+            sum(_mappings_bytes(pid, f"{guest_bytes // 1024} kB", "rw-p") for pid in pids),
+            sum(_mappings_bytes(pid, "", "rwxp") for pid in pids),
         )
     finally:
         process.send_signal(signal.SIGTERM)
@@ -110,15 +113,18 @@ def _pss_bytes(pid: int) -> int:
     return next(_kib(line) for line in text.splitlines() if line.startswith("Pss:"))
 
 
-def _largest_mapping_bytes(pid: int, size_bytes: int) -> int:
-    """PSS of the mapping that is the guest's memory, told by its size; 0 without one."""
-    is_guest = False
+def _mappings_bytes(pid: int, size: str, permissions: str) -> int:
+    """PSS of the mappings with these permissions and, unless it is empty, this size."""
+    total_bytes, is_meant = 0, False
     for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
-        if line.startswith("Size:"):
-            is_guest = _kib(line) == size_bytes
-        elif is_guest and line.startswith("Pss:"):
-            return _kib(line)
-    return 0
+        words = line.split()
+        if not words[0].endswith(":"):
+            is_meant = words[1] == permissions
+        elif words[0] == "Size:":
+            is_meant = is_meant and line.endswith(size)
+        elif words[0] == "Pss:" and is_meant:
+            total_bytes += _kib(line)
+    return total_bytes
 
 
 def _kib(line: str) -> int:
