@@ -160,6 +160,7 @@ class Supervisor:
             # a QEMU that is gone is reported by the control port, with its last words
             await asyncio.sleep(_LAST_WORDS_SECONDS)
             raise
+        self._trace.end("qmp")
         await self._monitor.watch()
 
     def _start_streams(self) -> list[asyncio.Task[None]]:
