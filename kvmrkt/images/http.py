@@ -53,14 +53,13 @@ def _import(store: Store, answer: Any, url: str) -> Image:
         folder = store.data.cas / "tmp"
         folder.mkdir(exist_ok=True)
     with tempfile.TemporaryFile(dir=folder) as file:
-        with storing(action):
-            _receive(answer, file, url)
+        _receive(answer, file, url, action)
         file.seek(0)
         source = Source("url", url, answer.headers.get("ETag", ""), latest=False)
         return store.import_aci(file, source)
 
 
-def _receive(answer: Any, file: IO[bytes], url: str) -> None:
+def _receive(answer: Any, file: IO[bytes], url: str, action: str) -> None:
     announced = answer.headers.get("Content-Length", "")
     received = 0
     for chunk in answer.iter_content(_CHUNK_BYTES):
@@ -69,7 +68,8 @@ def _receive(answer: Any, file: IO[bytes], url: str) -> None:
             raise ImageError(
                 f'cannot download image "{url}": larger than {MAX_DOWNLOAD_BYTES} bytes'
             )
-        file.write(chunk)
+        with storing(action):  # only this: what requests raises are OSErrors too
+            file.write(chunk)
     if announced.isdigit() and int(announced) != received:
         raise ImageError(
             f'cannot download image "{url}": the connection broke after {received}'

@@ -28,7 +28,7 @@ def import_file(store: Store, path: Path, source: Source | None = None) -> Image
     """Import a file, unless the store has what `source` (default: the file's state) gave."""
     path = path.absolute()
     try:
-        file = path.open("rb", buffering=0)
+        file = open(path, "rb", 0, opener=_open_at_once)  # noqa: PTH123 - pathlib has no opener
     except OSError as error:
         raise ImageNotFoundError(f"open {path}: {_reason(error)}") from None
     with file:
@@ -51,6 +51,10 @@ def import_stream(store: Store, stream: IO[bytes], source: Source | None) -> Ima
             shutil.copyfileobj(stream, copy, 1 << 20)
         with path.open("rb", buffering=0) as file:
             return _import(store, file, f'"{name}"', source)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # a FIFO would wait for someone to write
 
 
 def _reason(error: OSError) -> str:

@@ -27,9 +27,7 @@ _OPTIONS = (
     "-noappend",  # the file exists already, empty
     "-comp", "lz4",
     "-no-exports",  # nobody serves it by NFS
-    "-root-mode", "0755",  # the top folder is in no archive: it would be whoever ran this
-    "-root-uid", "0",
-    "-root-gid", "0",
+    "-root-mode", "0755",  # the top folder is in no archive; its owner stays nobody in 4.5.1
     "-no-progress",
     "-quiet",
 )  # fmt: skip

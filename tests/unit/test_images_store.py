@@ -34,6 +34,7 @@ def test_an_unchanged_file_is_not_read_again(
     data: DataDir, tmp_path: Path, monkeypatch: Any
 ) -> None:
     path = write_aci(tmp_path / "a.aci", entry("rootfs/a", b"x"))
+    monkeypatch.setattr(importing, "_CLOCK_TICK_NS", 0)
     with Store(data) as store:
         first = store.import_aci(path)
     monkeypatch.setattr(importing, "_copy_checked", None)  # reading would fail
@@ -52,10 +53,10 @@ def test_a_changed_file_is_read_again(data: DataDir, tmp_path: Path) -> None:
 
 
 def test_a_file_written_just_now_may_change_within_the_clocks_tick(
-    data: DataDir, tmp_path: Path
+    data: DataDir, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    path = tmp_path / "a.aci"
-    path.write_bytes(write_aci(tmp_path / "b.aci").read_bytes())
+    path = write_aci(tmp_path / "a.aci")
+    monkeypatch.setattr(importing, "_CLOCK_TICK_NS", 60 * 10**9)
     with Store(data) as store:
         store.import_aci(path)
         known = store.known_source("file", str(path))
@@ -94,7 +95,8 @@ def test_by_hash(data: DataDir, tmp_path: Path) -> None:
             document = labelled(str(number))
             store.import_aci(write_aci(tmp_path / f"{number}.aci", document=document))
         ids = sorted(image.id for image in store.images())
-        shared = os.path.commonprefix(next(p for p in zip(ids, ids[1:]) if p[0][7] == p[1][7]))
+        pairs = zip(ids, ids[1:], strict=False)
+        shared = os.path.commonprefix(next(pair for pair in pairs if pair[0][7] == pair[1][7]))
         with pytest.raises(ImageNotFoundError, match="ambiguous image ID") as caught:
             store.find_by_hash(shared)
         assert caught.value.details is not None
