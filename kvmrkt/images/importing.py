@@ -28,7 +28,7 @@ def import_file(store: Store, path: Path, source: Source | None = None) -> Image
     """Import a file, unless the store has what `source` (default: the file's state) gave."""
     path = path.absolute()
     try:
-        file = open(path, "rb", 0, opener=_open_at_once)  # noqa: PTH123 - pathlib has no opener
+        file = open(path, "rb", 0, opener=_open_at_once)  # noqa: SIM115
     except OSError as error:
         raise ImageNotFoundError(f"open {path}: {_reason(error)}") from None
     with file:
