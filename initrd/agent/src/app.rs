@@ -15,6 +15,7 @@ use crate::sys::{self, Child, Clock};
 use crate::terminal;
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 use rustix::fd::AsFd;
 use rustix::process::{
     Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_send_signal, waitid,
@@ -168,7 +169,12 @@ impl App {
         let is_main = index >= self.spec.pre_start.len();
         let argv = self.spec.pre_start.get(index).unwrap_or(&self.spec.argv);
         match self.spawn(argv, is_main, context) {
-            Err(failure) => Some(self.abandon_start(failure)),
+            Err(failure) if is_main => Some(self.abandon_start(failure)),
+            Err(failure) => {
+                let handler = name_handler("pre-start", &self.spec.pre_start, index);
+                let message = format!("{handler} failed: {}", failure.message);
+                Some(self.abandon_start(Failure::new(Kind::HandlerFailed, message)))
+            }
             Ok(child) => {
                 self.pid = child.pid.as_raw_nonzero().get();
                 self.process = Some(child);
@@ -304,8 +310,11 @@ impl App {
                 Some(self.abandon_start(Failure::new(Kind::WrongState, message)))
             }
             State::PreStart(index) => {
-                let handler = self.spec.pre_start.get(index).and_then(|argv| argv.first());
-                let message = format!("pre-start handler {handler:?} {}", in_words(end));
+                let message = format!(
+                    "{} {}",
+                    name_handler("pre-start", &self.spec.pre_start, index),
+                    in_words(end)
+                );
                 Some(self.abandon_start(Failure::new(Kind::HandlerFailed, message)))
             }
             State::Running => {
@@ -335,7 +344,7 @@ impl App {
                     return None;
                 }
                 Err(failure) => {
-                    self.log_handler(index, &failure.message, context);
+                    self.log_handler(index, &format!("failed: {}", failure.message), context);
                     self.state = State::PostStop(index + 1);
                 }
             }
@@ -353,7 +362,6 @@ impl App {
     }
 
     fn log_handler(&self, index: usize, problem: &str, context: &mut Context<'_>) {
-        let handler = self.spec.post_stop.get(index).and_then(|argv| argv.first());
         let origin = Origin {
             time_ns: sys::clock_ns(Clock::Real),
             uptime_ns: sys::clock_ns(Clock::Boot),
@@ -361,7 +369,7 @@ impl App {
             pid: self.pid,
             stream: "stderr",
         };
-        let text = format!("post-stop handler {handler:?}: {problem}");
+        let text = format!("{} {problem}", name_handler("post-stop", &self.spec.post_stop, index));
         context.log.append(&lines::record(&origin, text.as_bytes(), false));
     }
 
@@ -394,6 +402,11 @@ impl App {
         self.cgroup.remove();
         rootfs::remove_scratch(&self.spec.name)
     }
+}
+
+fn name_handler(when: &str, handlers: &[Vec<String>], index: usize) -> String {
+    let program = handlers.get(index).and_then(|argv| argv.first()).map_or("", String::as_str);
+    format!("{when} handler {program:?}")
 }
 
 fn in_words(end: End) -> String {

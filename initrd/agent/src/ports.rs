@@ -19,7 +19,7 @@ const CLASS: &str = "/sys/class/virtio-ports";
 /// The driver announces ports from a work queue, so they appear some milliseconds after boot.
 const FIRST_PAUSE_NS: i64 = 500_000;
 const LAST_PAUSE_NS: i64 = 20_000_000;
-const WAIT_NS: i64 = 10_000_000_000;
+const WAIT_NS: i64 = 5_000_000_000;
 
 fn find(name: &str) -> Option<String> {
     files::names_in(CLASS).ok()?.into_iter().find(|device| {
@@ -28,7 +28,7 @@ fn find(name: &str) -> Option<String> {
     })
 }
 
-/// Sleeps with growing pauses until `probe` finds something or ten seconds are over.
+/// Sleeps with growing pauses until `probe` finds something or five seconds are over.
 pub fn wait_for<T>(mut probe: impl FnMut() -> Option<T>) -> Option<T> {
     let (mut pause_ns, mut waited_ns) = (FIRST_PAUSE_NS, 0);
     loop {

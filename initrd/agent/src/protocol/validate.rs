@@ -90,8 +90,10 @@ pub fn app(spec: &AppSpec) -> Outcome<()> {
     if spec.uses_terminal() && spec.terminal.is_none() {
         return invalid(format!("app {} uses a tty but gives no terminal", spec.name));
     }
-    crate::privileges::parse_capabilities(&spec.capabilities)?;
-    Ok(())
+    match crate::privileges::parse_capabilities(&spec.capabilities) {
+        Ok(_) => Ok(()),
+        Err(failure) => invalid(format!("app {}: {}", spec.name, failure.message)),
+    }
 }
 
 #[cfg(test)]
