@@ -86,7 +86,7 @@ def test_an_app_past_its_memory_limit_is_killed(kvmrkt: Kvmrkt) -> None:
 
 
 def test_the_apps_of_a_pod_share_the_loopback(kvmrkt: Kvmrkt) -> None:
-    serve = "echo hello | nc -l -p 7 -s 127.0.0.1"
+    serve = "echo hello | nc -l -p 7"
     ask = "until nc 127.0.0.1 7 </dev/null; do sleep 0.1; done"
     done = kvmrkt.run(
         BUSYBOX, "--name=a", *SH, "--", "-c", serve, "---",

@@ -93,7 +93,7 @@ def run_pod(pod: KvmPod, data: DataDir, trace: Trace, warn: Callable[[str], None
     """
     choice = choose_accelerator(pod.accelerator, RUNTIME)
     if choice.kind == "tcg" and pod.accelerator != "tcg":
-        warn(f"no usable KVM: {choice.reason}; the pod runs under software emulation, slowly")
+        warn(f"{choice.reason}; the pod runs under software emulation, which is slow")
     try:
         return _run_machine(pod, data, choice.kind, trace)
     except VmmError as error:

@@ -76,16 +76,18 @@ async def copy_out(end: socket.socket, sink: Sink) -> None:
 
 
 async def copy_in(fd: int, end: socket.socket) -> None:
-    """From `fd` to an app's port; the end of input closes the port, which the guest sees."""
+    """From `fd` to an app's port; the guest sees the end of input once it has read all of it.
+
+    The socket is shut for writing, not closed: QEMU drops what it has not read of a closed one.
+    """
     loop = asyncio.get_running_loop()
     end.setblocking(False)
     try:
         while data := await _read(fd):
             await loop.sock_sendall(end, data)
-    except ConnectionError:
-        pass
-    finally:
-        end.close()
+        end.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass  # QEMU is gone; the supervisor says why
 
 
 async def _read(fd: int) -> bytes:
