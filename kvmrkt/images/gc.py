@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import shutil
 import time
 from typing import TYPE_CHECKING
 
@@ -12,12 +15,11 @@ from kvmrkt.images.tree import tree_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from kvmrkt.images.store import Image, Store
 
-_ORPHAN_SECONDS = 3600
-"""A file that no image claims may belong to an import that goes on; it is not removed sooner."""
+_FRESH_SECONDS = 60
+"""A temporary file is locked right after it is made; a younger one is left alone."""
 
 
 def collect_garbage(
@@ -36,8 +38,10 @@ def collect_garbage(
     images = store.images()
     wanted = trees_in_use | {name for image in images if (name := _tree_of(store, image))}
     yield from _unwanted_trees(store, wanted)
-    claimed = {image.id for image in images}
-    yield from _stale_files(store, claimed, now_ns / 1e9 - max(grace_ns / 1e9, _ORPHAN_SECONDS))
+    yield from _stale_temporaries(store, now_ns / 1e9 - _FRESH_SECONDS)
+    with store.frozen() as claimed:
+        orphans = list(_remove_orphans(store, claimed))
+    yield from orphans
 
 
 def _tree_of(store: Store, image: Image) -> str | None:
@@ -55,30 +59,37 @@ def _unwanted_trees(store: Store, wanted: set[str]) -> Iterator[tuple[str, str]]
             yield "tree", path.stem
 
 
-def _stale_files(
-    store: Store, claimed: set[str], before_seconds: float
-) -> Iterator[tuple[str, str]]:
-    cas = store.data.cas
-    places: list[tuple[str, Iterator[Path]]] = [
-        ("temporary file", (cas / "tmp").glob("*")),
-        ("orphan", cas.glob("blob/sha512/*/*")),
-        ("orphan", cas.glob("imageManifest/sha512/*/*")),
-    ]
-    for kind, paths in places:
-        for path in sorted(paths):
-            with storing(f"remove {path}"):
-                try:
-                    old = path.stat().st_mtime < before_seconds
-                except FileNotFoundError:
+def _stale_temporaries(store: Store, before_seconds: float) -> Iterator[tuple[str, str]]:
+    """Files of imports that were killed: those whose lock nobody holds."""
+    for path in sorted((store.data.cas / "tmp").glob("*")):
+        with storing(f"remove {path}"):
+            try:
+                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue
+            try:
+                if os.fstat(descriptor).st_mtime > before_seconds:
                     continue
-                if path.name in claimed or not old:
-                    continue
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 path.unlink(missing_ok=True)
-            yield kind, path.name
-    for folder in sorted((cas / "stage1").glob("*")):
-        if folder.name not in claimed:
-            import shutil
+            except BlockingIOError:
+                continue
+            finally:
+                os.close(descriptor)
+        yield "temporary file", path.name
 
+
+def _remove_orphans(store: Store, claimed: set[str]) -> Iterator[tuple[str, str]]:
+    """What belongs to images that the index does not have."""
+    cas = store.data.cas
+    for pattern in ("blob/sha512/*/*", "imageManifest/sha512/*/*"):
+        for path in sorted(cas.glob(pattern)):
+            if path.name not in claimed:
+                with storing(f"remove {path}"):
+                    path.unlink(missing_ok=True)
+                yield "orphan", path.name
+    for folder in sorted((cas / "stage1").glob("*")):
+        if folder.name.removeprefix(".").removesuffix(".new") not in claimed:
             with storing(f"remove {folder}"):
                 shutil.rmtree(folder)
             yield "stage1 files", folder.name

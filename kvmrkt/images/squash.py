@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _UNPRIVILEGED_ID = 65534
+_SHOWN_LINES = 5
 
 _OPTIONS = (
     "-tar",
@@ -84,8 +85,11 @@ def _mksquashfs(
                 _close_quietly(child.stdin)
         if status:
             said.seek(0)
-            error = process.ProcessError(argv, status, said.read().decode(errors="replace"))
-            raise StoreError("cannot make the root filesystem of an image") from error
+            text = said.read().decode(errors="replace").strip()
+            raise StoreError(
+                "cannot make the root filesystem of an image",
+                details="\n".join(text.splitlines()[-_SHOWN_LINES:]),
+            ) from process.ProcessError(argv, status, text)
         if privileged:
             os.fchown(target.fileno(), 0, 0)
         os.fsync(target.fileno())

@@ -235,6 +235,12 @@ class Store:
         return self.data.cas / "imageManifest/sha512" / image_id[len(HASH_PREFIX) :][:2] / image_id
 
     @contextmanager
+    def frozen(self) -> Iterator[set[str]]:
+        """The IDs of all images; none is added or removed anywhere while the body runs."""
+        with self._index.writing():
+            yield {row.id for row in self._index.all()}
+
+    @contextmanager
     def source_lock(self, source: Source) -> Iterator[None]:
         """Held by the one process that reads a source into the store."""
         import zlib
@@ -294,19 +300,21 @@ def storing(action: str) -> Iterator[None]:
 
 @contextmanager
 def temporary(store: Store, purpose: str) -> Iterator[Path]:
-    """A fresh path in `cas/tmp`; whatever is there afterwards is removed."""
+    """A fresh file in `cas/tmp`, locked as long as it is needed; what is there then is removed."""
+    import fcntl
     import tempfile
 
     folder = store.data.cas / "tmp"
     with storing(f"write to the image store {store.data.cas}"):
         folder.mkdir(mode=_FOLDER_MODE, exist_ok=True)
         descriptor, name = tempfile.mkstemp(prefix=f"{purpose}-", dir=folder)
-        os.close(descriptor)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
     path = Path(name)
     try:
         yield path
     finally:
         path.unlink(missing_ok=True)
+        os.close(descriptor)
 
 
 def sync_folder(path: Path) -> None:
