@@ -17,7 +17,7 @@ from kvmrkt.cli.command import (
 )
 from kvmrkt.cli.fetch import fetch
 from kvmrkt.cli.image_list import image_list
-from kvmrkt.errors import ImageNotFoundError, KvmrktError, UsageError
+from kvmrkt.errors import ImageNotFoundError, KvmrktError, ManifestError, UsageError
 
 if TYPE_CHECKING:
     from kvmrkt.paths import DataDir
@@ -147,17 +147,19 @@ def collect(ctx: click.Context, /, **flags: Any) -> None:
 
 def _in_use(data: DataDir) -> tuple[set[str], set[str]]:
     """The tree IDs and image IDs that pods on this host refer to."""
+    from kvmrkt.appc.pod_manifest import parse_pod_manifest
     from kvmrkt.pods.directory import walk
 
     trees: set[str] = set()
     images: set[str] = set()
-    from kvmrkt.appc.pod_manifest import parse_pod_manifest
-
     for pod in walk(data):
         written = pod.read_pod_manifest()
-        if written is None:
+        try:
+            apps = parse_pod_manifest(written).apps if written else []
+        except ManifestError as error:
+            note_error(f'pod "{pod.uuid}"', error)
             continue
-        for app in parse_pod_manifest(written).apps:
+        for app in apps:
             images.add(app.image.id)
             tree = pod.read_file(f"appsinfo/{app.name}/treeStoreID")
             if tree is not None:

@@ -16,7 +16,7 @@ from aci_files import entry, manifest, write_aci
 from kvmrkt.errors import ImageNotFoundError, StoreError
 from kvmrkt.images import importing
 from kvmrkt.images.gc import collect_garbage
-from kvmrkt.images.store import Image, Store
+from kvmrkt.images.store import Image, Store, temporary
 from kvmrkt.paths import DataDir
 
 
@@ -193,7 +193,11 @@ def test_garbage(data: DataDir, tmp_path: Path) -> None:
             stale.touch()
             os.utime(stale, (5, 5))
         (data.cas / "tmp" / "blob-y").touch()
-        removed = list(collect_garbage(store, 3600 * 10**9, {"deps-sha512-aa-1"}, {images[1].id}))
+        with temporary(store, "in-use") as used:
+            os.utime(used, (5, 5))
+            trees = {"deps-sha512-aa-1"}
+            removed = list(collect_garbage(store, 3600 * 10**9, trees, {images[1].id}))
+            assert used.exists()
     assert removed == [
         ("image", images[0].id[: 7 + 64]),
         ("tree", "deps-sha512-bb-1"),
