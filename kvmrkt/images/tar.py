@@ -101,7 +101,13 @@ def walk(source: Source, limits: Limits) -> Iterator[Entry]:
     Returns at the end-of-archive block; raises ArchiveError if there is none.
     """
     for number in range(limits.entries + 1):
-        header, extension = _next_header(source)
+        try:
+            header, extension = _next_header(source)
+        except ArchiveError as error:
+            if number:
+                raise
+            message = f"this is no tar archive, compressed or not: {error.message}"
+            raise ArchiveError(message, hint=error.hint) from None
         if header is None:
             return
         if number == limits.entries:
