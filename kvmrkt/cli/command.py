@@ -153,7 +153,7 @@ def given_uuids(arguments: tuple[str, ...], uuid_file: Path | None) -> list[str]
 
 def pods_named(options: GlobalOptions, uuids: list[str]) -> Iterator[PodDirectory | None]:
     """The pods, in order; None for one that is not found, after saying so."""
-    from kvmrkt.pods.directory import find_pod
+    from kvmrkt.pods.lookup import find_pod
 
     for uuid in uuids:
         try:

@@ -148,7 +148,7 @@ def collect(ctx: click.Context, /, **flags: Any) -> None:
 def _in_use(data: DataDir) -> tuple[set[str], set[str]]:
     """The tree IDs and image IDs that pods on this host refer to."""
     from kvmrkt.appc.pod_manifest import parse_pod_manifest
-    from kvmrkt.pods.directory import walk
+    from kvmrkt.pods.lookup import walk
 
     trees: set[str] = set()
     images: set[str] = set()

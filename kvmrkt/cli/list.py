@@ -34,7 +34,7 @@ _SHORT_IMAGE_ID = len("sha512-") + 12
 @click.pass_context
 def command(ctx: click.Context, /, **flags: Any) -> None:
     """Print every pod that is prepared, runs, or has run and is not deleted yet."""
-    from kvmrkt.pods.directory import listed_pods
+    from kvmrkt.pods.lookup import listed_pods
 
     pods = list(_readable(listed_pods(global_options(ctx).data)))
     if flags["format"]:

@@ -65,7 +65,7 @@ def _wait_option(name: str, text: str) -> click.Option:
 @click.pass_context
 def command(ctx: click.Context, /, **flags: Any) -> int:
     """Print one pod, after waiting if asked to."""
-    from kvmrkt.pods.directory import find_pod
+    from kvmrkt.pods.lookup import find_pod
     from kvmrkt.pods.status import read_pod
 
     try:

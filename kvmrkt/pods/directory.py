@@ -23,7 +23,6 @@ from kvmrkt.pods.records import AppRecord, decode_app_record, encode_app_record
 from kvmrkt.pods.states import PodState, Section, state_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from kvmrkt.paths import DataDir
@@ -31,11 +30,6 @@ if TYPE_CHECKING:
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _LOCK_ATTEMPTS = 20
 _LOCK_PAUSE_SECONDS = 0.005
-
-SEARCHED = (Section.PREPARE, Section.PREPARED, Section.RUN, Section.EXITED_GARBAGE)
-"""Where `list` and UUID prefixes look: from early to late, so that a racing move hides no pod."""
-
-_LISTED = (Section.RUN, Section.EXITED_GARBAGE, Section.PREPARE, Section.PREPARED)
 
 
 class PodDirectory:
@@ -275,52 +269,6 @@ def make_sections(data: DataDir) -> None:
     """Make the folders for pods, with rkt's access rights."""
     for section in Section:
         (data.pods / section).mkdir(mode=0o750, parents=True, exist_ok=True)
-
-
-def walk(data: DataDir, sections: Iterable[Section] = SEARCHED) -> Iterator[PodDirectory]:
-    """The pods of the given sections, each section sorted by UUID; a moved pod may come twice."""
-    for section in sections:
-        try:
-            names = sorted(entry.name for entry in (data.pods / section).iterdir())
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            raise PodError(
-                f"cannot read the pods in {data.pods / section}: {describe(error)}"
-            ) from error
-        for name in names:
-            if is_uuid(name):
-                yield PodDirectory(data, section, name)
-
-
-def listed_pods(data: DataDir) -> list[PodDirectory]:
-    """Every pod that `list` shows, once, in the order rkt shows them."""
-    latest = {pod.uuid: pod for pod in walk(data)}
-    return sorted(latest.values(), key=lambda pod: (_LISTED.index(pod.section), pod.uuid))
-
-
-def is_uuid(text: str) -> bool:
-    """Whether the text is a UUID as pods are named: 8-4-4-4-12 lower-case hex digits."""
-    parts = text.split("-")
-    return [len(part) for part in parts] == [8, 4, 4, 4, 12] and not (
-        set(text) - set("0123456789abcdef-")
-    )
-
-
-def find_pod(data: DataDir, prefix: str) -> PodDirectory:
-    """The one pod whose UUID starts with `prefix`, case aside; PodNotFoundError in rkt's words."""
-    wanted = prefix.strip().lower()
-    if not wanted:
-        raise PodNotFoundError("UUID cannot be empty")
-    found = {pod.uuid: pod for pod in walk(data) if pod.uuid.startswith(wanted)}
-    if not found:
-        raise PodNotFoundError(f'no matches found for "{prefix}"')
-    if len(found) > 1:
-        raise PodNotFoundError(
-            f"ambiguous uuid, {len(found)} matches",
-            hint="they are " + ", ".join(sorted(found)),
-        )
-    return next(iter(found.values()))
 
 
 def _is_locked(path: Path) -> bool | None:

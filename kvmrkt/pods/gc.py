@@ -11,13 +11,14 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, Protocol
 
 from kvmrkt.errors import KvmrktError, PodError, PodNotFoundError
-from kvmrkt.pods.directory import PodDirectory, walk
 from kvmrkt.pods.leftovers import remove_tree
+from kvmrkt.pods.lookup import walk
 from kvmrkt.pods.resources import load, release_all
 from kvmrkt.pods.states import PodState, Section
 
 if TYPE_CHECKING:
     from kvmrkt.paths import DataDir
+    from kvmrkt.pods.directory import PodDirectory
 
 
 class Step(Enum):

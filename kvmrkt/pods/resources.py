@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from kvmrkt.boot import boot_id
 from kvmrkt.errors import HostError
 from kvmrkt.paths import RUNTIME, runtime_pod_dir
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from kvmrkt.pods.directory import PodDirectory
 
 _FILE = "resources.json"
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _PROC = Path("/proc")
 
 
@@ -133,11 +133,6 @@ def release_all(pod: PodDirectory) -> None:
             details="\n".join(failures[1:]) or None,
             hint=f"it is listed in {pod.path / _FILE}; the next gc tries again",
         )
-
-
-def boot_id() -> str:
-    """The kernel's name for this boot."""
-    return _BOOT_ID.read_text().strip()
 
 
 def start_ticks(pid: int) -> int | None:

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from kvmrkt.errors import HostError, UsageError
-from kvmrkt.stage1.kvm import runcache
+from kvmrkt.stage1.kvm import accel
 from kvmrkt.stage1.kvm.accel import CachedVerdict, choose_accelerator, remember_bad, verdict_for
 from kvmrkt.stage1.kvm.verdict import ProbeVerdict
 
@@ -118,7 +118,7 @@ def test_another_boot_probes_again(
 ) -> None:
     probe = Probe(BAD)
     verdict_for(cache, device=device, run_probe=probe)
-    monkeypatch.setattr(runcache, "boot_id", lambda: "another")
+    monkeypatch.setattr(accel, "boot_id", lambda: "another")
     verdict_for(cache, device=device, run_probe=probe)
     assert probe.runs == 2
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from kvmrkt.boot import boot_id
 from kvmrkt.errors import HostError
-from kvmrkt.stage1.kvm import runcache, tsc
+from kvmrkt.stage1.kvm import tsc
 from kvmrkt.stage1.kvm.kvmfake import FakeKvm
 
 if TYPE_CHECKING:
@@ -25,13 +26,13 @@ def test_the_first_source_that_knows(tmp_path: Path) -> None:
     known = sources(kvm=None, measured=2_400_000, cpuinfo=1_000_000)
     assert tsc.tsc_khz(tmp_path, sources=known) == 2_400_000
     kept = json.loads((tmp_path / "tsc.json").read_bytes())
-    assert kept == {"boot_id": runcache.boot_id(), "khz": 2_400_000, "source": "measured"}
+    assert kept == {"boot_id": boot_id(), "khz": 2_400_000, "source": "measured"}
 
 
 def test_found_out_once_a_boot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert tsc.tsc_khz(tmp_path, sources=sources(kvm=2_400_000)) == 2_400_000
     assert tsc.tsc_khz(tmp_path, sources=sources(kvm=3_000_000)) == 2_400_000
-    monkeypatch.setattr(runcache, "boot_id", lambda: "another")
+    monkeypatch.setattr(tsc, "boot_id", lambda: "another")
     assert tsc.tsc_khz(tmp_path, sources=sources(kvm=3_000_000)) == 3_000_000
 
 
@@ -45,7 +46,7 @@ def test_a_damaged_cache(tmp_path: Path, content: bytes) -> None:
 def test_an_absurd_answer_is_passed_over(tmp_path: Path, khz: int) -> None:
     assert tsc.tsc_khz(tmp_path, sources=sources(kvm=khz, measured=2_000_000)) == 2_000_000
     (tmp_path / "tsc.json").write_text(
-        json.dumps({"boot_id": runcache.boot_id(), "khz": khz, "source": "kvm"})
+        json.dumps({"boot_id": boot_id(), "khz": khz, "source": "kvm"})
     )
     assert tsc.tsc_khz(tmp_path, sources=sources(kvm=2_500_000)) == 2_500_000
 

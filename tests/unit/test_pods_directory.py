@@ -12,14 +12,8 @@ from pods_on_disk import fabricate
 from kvmrkt.errors import PodError, PodNotFoundError
 from kvmrkt.paths import DataDir
 from kvmrkt.pods import gc
-from kvmrkt.pods.directory import (
-    PodDirectory,
-    find_pod,
-    is_uuid,
-    listed_pods,
-    new_uuid,
-    walk,
-)
+from kvmrkt.pods.directory import PodDirectory, new_uuid
+from kvmrkt.pods.lookup import find_pod, is_uuid, listed_pods, walk
 from kvmrkt.pods.records import AppRecord
 from kvmrkt.pods.states import PodState, Section, state_of
 

@@ -12,8 +12,9 @@ import kvmrkt.paths
 from kvmrkt.errors import HostError, KvmrktError, PodError
 from kvmrkt.paths import DataDir
 from kvmrkt.pods import gc, leftovers, resources
-from kvmrkt.pods.directory import PodDirectory, find_pod, walk
+from kvmrkt.pods.directory import PodDirectory
 from kvmrkt.pods.gc import Step
+from kvmrkt.pods.lookup import find_pod, walk
 from kvmrkt.pods.resources import Resources, load
 from kvmrkt.pods.states import PodState, Section
 

@@ -14,7 +14,8 @@ import kvmrkt.paths
 from kvmrkt.errors import KvmrktError
 from kvmrkt.paths import DataDir
 from kvmrkt.pods import gc
-from kvmrkt.pods.directory import PodDirectory, walk
+from kvmrkt.pods.directory import PodDirectory
+from kvmrkt.pods.lookup import walk
 from kvmrkt.pods.resources import Resources, start_ticks
 from kvmrkt.pods.states import Section
 from kvmrkt.process import spawn

@@ -12,6 +12,7 @@ import pytest
 from pods_on_disk import fabricate
 
 import kvmrkt.paths
+from kvmrkt.boot import boot_id
 from kvmrkt.errors import HostError
 from kvmrkt.paths import DataDir
 from kvmrkt.pods import leftovers, resources
@@ -19,7 +20,6 @@ from kvmrkt.pods.resources import (
     ProcessName,
     Resource,
     Resources,
-    boot_id,
     load,
     release_all,
     start_ticks,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
+from kvmrkt.boot import boot_id
 from kvmrkt.errors import HostError, UsageError
 from kvmrkt.paths import RUNTIME
 from kvmrkt.stage1.kvm import runcache
@@ -103,7 +104,7 @@ def verdict_for(
     if not os.access(device, os.R_OK | os.W_OK, effective_ids=True):
         return ProbeVerdict(False, f"no permission to open {device}")
     path = cache_dir / _FILE
-    key = CacheKey(runcache.boot_id(), os.uname().release, node)
+    key = CacheKey(boot_id(), os.uname().release, node)
     cached = runcache.read(path, CachedVerdict)
     if cached is not None and cached.key == key:
         return cached.verdict
@@ -120,7 +121,7 @@ def verdict_for(
 def remember_bad(reason: str, cache_dir: Path = RUNTIME, *, device: Path = KVM_DEVICE) -> None:
     """Keep from now on, until the next boot, that KVM failed a pod while it ran."""
     try:
-        key = CacheKey(runcache.boot_id(), os.uname().release, _identity(device))
+        key = CacheKey(boot_id(), os.uname().release, _identity(device))
     except OSError:
         return  # the device is gone: nothing to remember about it
     verdict = ProbeVerdict(False, f"it failed a pod that ran: {reason}")

@@ -9,14 +9,7 @@ from typing import TypeVar
 
 import msgspec
 
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-
 T = TypeVar("T")
-
-
-def boot_id() -> str:
-    """The kernel's name for this boot."""
-    return _BOOT_ID.read_text().strip()
 
 
 def read(path: Path, kind: type[T]) -> T | None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from kvmrkt.boot import boot_id
 from kvmrkt.errors import HostError
 from kvmrkt.paths import RUNTIME
 from kvmrkt.stage1.kvm import runcache
@@ -78,7 +79,7 @@ def tsc_khz(
 ) -> int:
     """The frequency in kHz; raises HostError if no source knows it."""
     path = cache_dir / _FILE
-    boot = runcache.boot_id()
+    boot = boot_id()
     cached = runcache.read(path, CachedFrequency)
     if cached is not None and cached.boot_id == boot and cached.khz in _PLAUSIBLE_KHZ:
         return cached.khz
