@@ -21,7 +21,7 @@ use rustix::process::{
     Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_send_signal, waitid,
 };
 
-/// How long the output of killed processes is waited for.
+/// How long the output of killed processes is waited for, the time the host takes not counted.
 const DRAIN_NS: u64 = 3_000_000_000;
 
 /// What the app's steps need of the agent.
@@ -90,7 +90,7 @@ pub struct App {
 impl App {
     /// Prepares an app: ports, cgroup, namespaces, root.
     pub fn create(id: u32, spec: AppSpec, pod: &PodFiles, poll: &Poll) -> Outcome<App> {
-        let ports = AppPorts::open(&spec, poll, Token::App(id))?;
+        let ports = AppPorts::open(&spec, poll, id)?;
         let cgroup = Cgroup::create(&spec.name, &spec.limits)?;
         let sandbox = match Sandbox::create(&spec, pod) {
             Ok(sandbox) => sandbox,
@@ -260,6 +260,11 @@ impl App {
         }
     }
 
+    /// An event of the port with that number has come.
+    pub fn note_port_event(&self, number: u8) {
+        self.ports.note_event(number);
+    }
+
     /// Works on everything that is ready. True in the second place: there is more right away.
     pub fn turn(&mut self, context: &mut Context<'_>) -> (Option<Event>, bool) {
         let more = match &mut self.channels {
@@ -377,8 +382,15 @@ impl App {
     fn settle(&mut self, context: &mut Context<'_>) -> Option<Event> {
         if let State::Draining { until_ns } = self.state {
             let channels = self.channels.as_mut()?;
-            if !channels.is_drained() && sys::clock_ns(Clock::Boot) < until_ns {
-                return None;
+            if !channels.is_drained() {
+                let now_ns = sys::clock_ns(Clock::Boot);
+                if channels.waits_for_host(context.log) {
+                    self.state = State::Draining { until_ns: now_ns + DRAIN_NS };
+                    return None;
+                }
+                if now_ns < until_ns {
+                    return None;
+                }
             }
             channels.finish(&self.spec.name, self.pid, context.log);
             self.channels = None;

@@ -5,6 +5,7 @@ use crate::failure::{Kind, Outcome, While};
 use crate::lines::{self, LineCutter, Origin};
 use crate::log_port::LogPort;
 use crate::poll::{Poll, Token};
+use crate::port::Port;
 use crate::protocol::spec::{AppSpec, StreamMode};
 use crate::relay::{Relay, Turn};
 use crate::sandbox::Sandbox;
@@ -26,43 +27,56 @@ const LOG_CHUNKS_PER_TURN: usize = 8;
 
 /// The three standard streams.
 const STREAMS: [&str; 3] = ["stdin", "stdout", "stderr"];
+/// The number of the terminal's port, after those of the streams.
+const TERMINAL_PORT: u8 = 3;
 
 /// The ports of an app, open from `app.add` to `app.remove`.
 #[derive(Debug)]
 pub struct AppPorts {
-    streams: [Option<Rc<OwnedFd>>; 3],
-    terminal: Option<Rc<OwnedFd>>,
+    streams: [Option<Rc<Port>>; 3],
+    terminal: Option<Rc<Port>>,
 }
 
 impl AppPorts {
-    /// Opens the ports that the modes ask for.
-    pub fn open(spec: &AppSpec, poll: &Poll, token: Token) -> Outcome<AppPorts> {
-        let open = |stream: &str| {
+    /// Opens the ports that the modes ask for, for the app with that number.
+    pub fn open(spec: &AppSpec, poll: &Poll, app: u32) -> Outcome<AppPorts> {
+        let open = |stream: &str, number: u8| {
             let port = ports::wait_and_open(&format!("app.{}.{stream}", spec.name))?;
-            poll.watch(&port, token)?;
-            Ok(Some(Rc::new(port)))
+            poll.watch(&port, Token::AppPort(app, number))?;
+            Ok(Some(Rc::new(Port::new(port))))
         };
         let mut streams = [None, None, None];
-        for (index, mode) in [spec.stdin, spec.stdout, spec.stderr].into_iter().enumerate() {
+        for (number, mode) in [spec.stdin, spec.stdout, spec.stderr].into_iter().enumerate() {
             if mode == StreamMode::Stream {
-                streams[index] = open(STREAMS[index])?;
+                streams[number] = open(STREAMS[number], number as u8)?;
             }
         }
-        let terminal = if spec.uses_terminal() { open("tty")? } else { None };
+        let terminal = if spec.uses_terminal() { open("tty", TERMINAL_PORT)? } else { None };
         Ok(AppPorts { streams, terminal })
+    }
+
+    /// An event of the port with that number has come.
+    pub fn note_event(&self, number: u8) {
+        let port = match number {
+            TERMINAL_PORT => self.terminal.as_ref(),
+            number => self.streams.get(usize::from(number)).and_then(Option::as_ref),
+        };
+        if let Some(port) = port {
+            port.note_event();
+        }
     }
 }
 
 #[derive(Debug)]
 enum Flow {
     /// Host to app.
-    Input { port: Rc<OwnedFd>, pipe: Option<OwnedFd>, relay: Relay, patient_until_ns: u64 },
+    Input { port: Rc<Port>, pipe: Option<OwnedFd>, relay: Relay, patient_until_ns: u64 },
     /// App to host.
-    Output { pipe: OwnedFd, port: Rc<OwnedFd>, relay: Relay, done: bool },
+    Output { pipe: OwnedFd, port: Rc<Port>, relay: Relay, done: bool },
     /// App to log.
     Log { pipe: OwnedFd, stream: &'static str, cutter: LineCutter, done: bool },
     /// Both ways through a terminal.
-    Terminal { master: Rc<OwnedFd>, port: Rc<OwnedFd>, input: Relay, output: Relay, done: bool },
+    Terminal { master: Rc<OwnedFd>, port: Rc<Port>, input: Relay, output: Relay, done: bool },
 }
 
 /// The streams of one run of an app.
@@ -114,7 +128,7 @@ impl Channels {
     fn open_terminal(
         &mut self,
         spec: &AppSpec,
-        port: &Rc<OwnedFd>,
+        port: &Rc<Port>,
         sandbox: &Sandbox,
         poll: &Poll,
         token: Token,
@@ -150,7 +164,7 @@ impl Channels {
     fn open_stream(
         &mut self,
         is_input: bool,
-        port: &Rc<OwnedFd>,
+        port: &Rc<Port>,
         poll: &Poll,
         token: Token,
     ) -> Outcome<usize> {
@@ -223,6 +237,11 @@ impl Channels {
         self.flows.iter().all(Flow::is_drained)
     }
 
+    /// Whether output is held up by the host, which may take its time.
+    pub fn waits_for_host(&self, log: &LogPort) -> bool {
+        self.flows.iter().any(|flow| flow.waits_for_host(log))
+    }
+
     /// Writes out what is left of unfinished lines.
     pub fn finish(&mut self, app: &str, pid: i32, log: &mut LogPort) {
         for flow in &mut self.flows {
@@ -271,7 +290,18 @@ impl Flow {
             Flow::Input { .. } => true,
             Flow::Log { done, .. } => *done,
             Flow::Output { done, port, .. } | Flow::Terminal { done, port, .. } => {
-                *done || ports::is_disconnected(&**port)
+                (*done && port.has_delivered()) || ports::is_disconnected(&**port)
+            }
+        }
+    }
+
+    fn waits_for_host(&self, log: &LogPort) -> bool {
+        match self {
+            Flow::Input { .. } => false,
+            Flow::Log { done, .. } => !*done && !log.has_room(),
+            Flow::Output { port, relay: output, .. } | Flow::Terminal { port, output, .. } => {
+                (output.waits_for_sink() || !port.has_delivered())
+                    && !ports::is_disconnected(&**port)
             }
         }
     }

@@ -1,6 +1,7 @@
 //! The control port: lines in, lines out, both bounded.
 
 use crate::failure::{Failure, Kind, Outcome, While};
+use crate::port::Sink;
 use alloc::vec::Vec;
 use rustix::fd::OwnedFd;
 use rustix::io::{self, Errno};
@@ -79,14 +80,14 @@ impl Control {
 }
 
 /// Writes as much of a queue as the port takes.
-pub fn flush_to(port: &OwnedFd, queue: &mut Vec<u8>) -> io::Result<()> {
+pub fn flush_to(port: &impl Sink, queue: &mut Vec<u8>) -> io::Result<()> {
     let mut written = 0;
     let result = loop {
         let rest = queue.get(written..).unwrap_or_default();
         if rest.is_empty() {
             break Ok(());
         }
-        match io::write(port, rest) {
+        match port.write(rest) {
             Ok(count) => written += count,
             Err(Errno::INTR) => {}
             Err(Errno::AGAIN) => break Ok(()),

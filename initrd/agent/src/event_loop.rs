@@ -78,19 +78,21 @@ impl Agent {
     /// Works until the pod is over or the host halts it.
     pub fn run(&mut self) -> Outcome<Ending> {
         loop {
-            let mut tokens = self.poll.wait(self.timeout_ns())?;
+            let tokens = self.poll.wait(self.timeout_ns())?;
             let woken_by_time = tokens.is_empty();
-            for id in core::mem::take(&mut self.busy) {
-                if !tokens.contains(&Token::App(id)) {
-                    tokens.push(Token::App(id));
-                }
+            let mut ids = core::mem::take(&mut self.busy);
+            // Before anything is written: these events are about what was written before.
+            for token in &tokens {
+                self.note_event(*token, &mut ids);
             }
-            for token in tokens {
-                match token {
-                    Token::Control => self.work_on_control()?,
-                    Token::Log => self.work_on_log()?,
-                    Token::App(id) => self.work_on_app(id)?,
-                }
+            if tokens.contains(&Token::Control) {
+                self.work_on_control()?;
+            }
+            if tokens.contains(&Token::Log) {
+                self.work_on_log()?;
+            }
+            for id in ids {
+                self.work_on_app(id)?;
             }
             if woken_by_time {
                 self.work_on_all_apps()?;
@@ -102,6 +104,27 @@ impl Agent {
             if self.pod.as_ref().is_some_and(Pod::is_over) {
                 return Ok(Ending::PodOver);
             }
+        }
+    }
+
+    /// Tells a port of its event and adds the app to work on to `ids`.
+    fn note_event(&self, token: Token, ids: &mut Vec<u32>) {
+        let id = match token {
+            Token::Control => return,
+            Token::Log => {
+                self.log.port().note_event();
+                return;
+            }
+            Token::App(id) => id,
+            Token::AppPort(id, number) => {
+                if let Some(pod) = &self.pod {
+                    pod.note_port_event(id, number);
+                }
+                id
+            }
+        };
+        if !ids.contains(&id) {
+            ids.push(id);
         }
     }
 
@@ -170,19 +193,20 @@ impl Agent {
         ports::drain(self.control.port());
     }
 
+    /// Waits until the host has taken the last record, as long as it takes any.
     fn flush_log(&mut self) {
-        for _ in 0..LAST_TRIES {
-            if self.log.flush().is_err() || ports::is_disconnected(self.log.port()) {
-                return;
-            }
-            ports::drain(self.log.port());
-            if self.log.is_flushed() {
-                return;
+        while self.log.flush().is_ok() && !self.log.is_delivered() {
+            match self.poll.wait(Some(HOST_PATIENCE_NS)) {
+                Ok(tokens) if tokens.contains(&Token::Log) => self.log.port().note_event(),
+                Ok(tokens) if !tokens.is_empty() => {}
+                _ => return,
             }
         }
     }
 }
 
+/// How long a host that takes no records holds up the end.
+const HOST_PATIENCE_NS: u64 = 10_000_000_000;
 /// Writes of 32 KiB, each waited for two seconds at most, that empty a full queue.
 const LAST_TRIES: usize = 16;
 

@@ -34,6 +34,7 @@ pub mod netlink;
 pub mod network;
 pub mod pod;
 pub mod poll;
+pub mod port;
 pub mod ports;
 pub mod power;
 pub mod privileges;

@@ -2,6 +2,7 @@
 
 use crate::control::flush_to;
 use crate::failure::{Kind, Outcome, While};
+use crate::port::Port;
 use crate::ports;
 use alloc::vec::Vec;
 use rustix::fd::OwnedFd;
@@ -15,7 +16,7 @@ const QUEUE_BYTES: usize = 128 * 1024;
 /// The queue and the counters that tell when a record has left it.
 #[derive(Debug)]
 pub struct LogPort {
-    port: OwnedFd,
+    port: Port,
     queue: Vec<u8>,
     queued_total: u64,
 }
@@ -23,11 +24,11 @@ pub struct LogPort {
 impl LogPort {
     /// Takes the port over.
     pub fn new(port: OwnedFd) -> LogPort {
-        LogPort { port, queue: Vec::new(), queued_total: 0 }
+        LogPort { port: Port::new(port), queue: Vec::new(), queued_total: 0 }
     }
 
     /// The port, to watch it.
-    pub fn port(&self) -> &OwnedFd {
+    pub fn port(&self) -> &Port {
         &self.port
     }
 
@@ -52,14 +53,14 @@ impl LogPort {
         self.queued_total
     }
 
-    /// Whether everything before `position` has left, or nobody is there to take it.
+    /// Whether the host has taken everything before `position`, or is gone.
     pub fn has_passed(&self, position: u64) -> bool {
-        self.queued_total - self.queue.len() as u64 >= position
-            || ports::is_disconnected(&self.port)
+        let waiting_bytes = self.queue.len() + self.port.pending_bytes();
+        self.queued_total - waiting_bytes as u64 >= position || ports::is_disconnected(&self.port)
     }
 
-    /// Whether the queue is empty.
-    pub fn is_flushed(&self) -> bool {
-        self.queue.is_empty()
+    /// Whether the host has taken everything, or is gone.
+    pub fn is_delivered(&self) -> bool {
+        self.has_passed(self.queued_total)
     }
 }

@@ -232,6 +232,13 @@ impl Pod {
         }
     }
 
+    /// An event of one of an app's ports has come.
+    pub fn note_port_event(&self, id: u32, number: u8) {
+        if let Some(app) = self.apps.iter().find(|app| app.id == id) {
+            app.note_port_event(number);
+        }
+    }
+
     /// Lets an app work on what is ready; true if it has more to do right away.
     pub fn turn(&mut self, id: u32, hands: &mut Hands<'_>) -> Outcome<bool> {
         let Some(app) = self.apps.iter_mut().find(|app| app.id == id) else { return Ok(false) };

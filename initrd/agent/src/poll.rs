@@ -17,8 +17,10 @@ pub enum Token {
     Control,
     /// The log port.
     Log,
-    /// A process, a stream or a terminal of the app with this number.
+    /// A process, a pipe or a terminal of the app with this number.
     App(u32),
+    /// One of that app's ports, by its number.
+    AppPort(u32, u8),
 }
 
 impl Token {
@@ -26,7 +28,8 @@ impl Token {
         match self {
             Token::Control => 0,
             Token::Log => 1,
-            Token::App(id) => 2 + u64::from(id),
+            Token::App(id) => 2 + (u64::from(id) << 8 | 0xff),
+            Token::AppPort(id, port) => 2 + (u64::from(id) << 8 | u64::from(port)),
         }
     }
 
@@ -34,7 +37,10 @@ impl Token {
         match number {
             0 => Token::Control,
             1 => Token::Log,
-            id => Token::App((id - 2) as u32),
+            number => match ((number - 2) >> 8, (number - 2) & 0xff) {
+                (id, 0xff) => Token::App(id as u32),
+                (id, port) => Token::AppPort(id as u32, port as u8),
+            },
         }
     }
 }
@@ -84,5 +90,25 @@ impl Poll {
             }
         }
         Ok(tokens)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_survive_the_kernel() {
+        let tokens = [
+            Token::Control,
+            Token::Log,
+            Token::App(0),
+            Token::App(7),
+            Token::AppPort(0, 0),
+            Token::AppPort(7, 3),
+        ];
+        for token in tokens {
+            assert_eq!(Token::from_number(token.to_number()), token);
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! Moving bytes between two non-blocking descriptors without ever waiting for either.
 
+use crate::port::Sink;
 use alloc::vec::Vec;
 use rustix::fd::AsFd;
 use rustix::io::{self, Errno};
@@ -30,9 +31,9 @@ pub struct Relay {
 
 impl Relay {
     /// Moves what can be moved.
-    pub fn turn(&mut self, source: impl AsFd, sink: impl AsFd) -> Turn {
+    pub fn turn(&mut self, source: impl AsFd, sink: &impl Sink) -> Turn {
         for _ in 0..CHUNKS_PER_TURN {
-            if !self.deliver(&sink) {
+            if !self.deliver(sink) {
                 return Turn::Waiting;
             }
             if self.source_ended {
@@ -50,15 +51,20 @@ impl Relay {
         self.sink_ended
     }
 
+    /// Whether bytes wait for the sink.
+    pub fn waits_for_sink(&self) -> bool {
+        self.delivered < self.buffer.len()
+    }
+
     /// Forgets that the source reported its end: a port's host may still come.
     pub fn reopen(&mut self) {
         self.source_ended = false;
     }
 
     /// False if the sink is not ready.
-    fn deliver(&mut self, sink: impl AsFd) -> bool {
+    fn deliver(&mut self, sink: &impl Sink) -> bool {
         while let Some(rest) = self.buffer.get(self.delivered..).filter(|rest| !rest.is_empty()) {
-            match io::write(&sink, rest) {
+            match sink.write(rest) {
                 Ok(count) => self.delivered += count,
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return false,
