@@ -90,7 +90,7 @@ def run_pod(
         check_sources(translation.folders)
         if options.uuid_file is not None:
             _save_uuid(options.uuid_file, pod.uuid)
-        _prepare(pod, composition.manifest, images, stage1)
+        _prepare(pod, composition.manifest, images, trees, stage1)
         trace.end("prepare")
         kvm_pod = KvmPod(
             directory=pod,
@@ -124,7 +124,11 @@ def _save_uuid(file: Path, uuid: str) -> None:
 
 
 def _prepare(
-    pod: PodDirectory, manifest: PodManifest, images: list[Image], stage1: Stage1Image
+    pod: PodDirectory,
+    manifest: PodManifest,
+    images: list[Image],
+    trees: dict[str, Path],
+    stage1: Stage1Image,
 ) -> None:
     """Fill the pod's directory, and move it to `run` with the lock held."""
     pod.to_prepare()
@@ -133,8 +137,8 @@ def _prepare(
     for app, image in zip(manifest.apps, images, strict=True):
         # rkt's place for the image's own manifest, which `app` in the pod manifest overrides
         (pod.path / "appsinfo" / app.name).mkdir(mode=0o750)
-        pod.write_file(f"appsinfo/{app.name}/manifest", encode_image_manifest(image.manifest()))
-        pod.write_file(f"appsinfo/{app.name}/treeStoreID", image.id.encode())
+        pod.write_file(f"appsinfo/{app.name}/manifest", image.manifest_bytes())
+        pod.write_file(f"appsinfo/{app.name}/treeStoreID", trees[image.id].stem.encode())
     pod.write_file("stage1/manifest", encode_image_manifest(stage1.manifest))
     pod.to_run()
     pod.write_pid(os.getpid())

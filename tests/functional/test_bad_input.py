@@ -74,7 +74,8 @@ FAULTS: dict[str, tuple[bytes, str]] = {
         with_app(environment=[{"name": "a=b", "value": ""}]), "app.environment[0].name",
     ),
     "a bad isolator": (
-        with_app(isolators=[{"name": "resource/memory", "value": {"limit": "lots"}}]), "memory",
+        with_app(isolators=[{"name": "resource/memory", "value": {"limit": "lots"}}]),
+        "app.isolators[0].value.limit",
     ),
 }  # fmt: skip
 

@@ -14,7 +14,7 @@ from conftest import BUSYBOX, DEADLINE_SECONDS, Kvmrkt, processes_naming
 
 pytestmark = pytest.mark.functional
 
-STAGES = ("pod created", "qemu started", "guest booting", "app running", "app ending")
+STAGES = ("pod created", "share served", "guest booting", "app running", "app ending")
 
 
 def reached(stage: str, kvmrkt: Kvmrkt, folder: Path) -> bool:
@@ -22,11 +22,19 @@ def reached(stage: str, kvmrkt: Kvmrkt, folder: Path) -> bool:
     pods = kvmrkt.pods()
     if stage == "pod created":
         return bool(pods)
-    if stage == "qemu started":
-        return bool(processes_naming(f"source={folder}") or processes_naming(str(kvmrkt.dir / "p")))
+    if stage == "share served":
+        return any((pod / "logs" / "virtiofsd").exists() for pod in pods)
     if stage == "guest booting":
-        return any((pod / "logs" / "qemu").exists() for pod in pods)
+        return any('"qemu"' in read(pod / "resources.json") for pod in pods)
     return (folder / ("ready" if stage == "app running" else "ending")).exists()
+
+
+def read(file: Path) -> str:
+    """A file's text; none while it does not exist, or its folder has just been renamed."""
+    try:
+        return file.read_text()
+    except FileNotFoundError:
+        return ""
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -51,7 +59,7 @@ def test_a_killed_supervisor_leaves_nothing_that_gc_does_not_remove(
 def test_a_supervisor_killed_at_random_moments_leaves_nothing(
     kvmrkt: Kvmrkt, tmp_path: Path
 ) -> None:
-    moments = random.Random(int(os.environ.get("KVMRKT_SEED", "1")))  # noqa: S311
+    moments = random.Random(int(os.environ.get("KVMRKT_SEED", "1")))
     for _ in range(int(os.environ.get("KVMRKT_KILLS", "4"))):
         pod = kvmrkt.start(BUSYBOX, "--exec=/bin/sleep", "--", "1")
         time.sleep(moments.uniform(0.05, 3.0))
@@ -62,8 +70,9 @@ def test_a_supervisor_killed_at_random_moments_leaves_nothing(
 
 def assert_all_gone(kvmrkt: Kvmrkt, folder: Path) -> None:
     """No process at once, as the kernel kills them; no file after gc; nothing in /run."""
-    wait_until(lambda: not processes_naming(str(folder)))
     uuids = [pod.name for pod in kvmrkt.pods()]
+    for name in (str(folder), *uuids):
+        wait_until(lambda name=name: not processes_naming(name))
     done = kvmrkt("gc", "--grace-period=0s")
     assert done.returncode == 0, done.stderr
     assert kvmrkt.pods() == [], done.stderr
@@ -93,9 +102,7 @@ def test_a_guest_that_panics_is_told_with_its_last_words(kvmrkt: Kvmrkt, tmp_pat
     assert "  | " in done.stderr
 
 
-def test_an_agent_that_never_says_hello_meets_the_deadline(
-    kvmrkt: Kvmrkt, tmp_path: Path
-) -> None:
+def test_an_agent_that_never_says_hello_meets_the_deadline(kvmrkt: Kvmrkt, tmp_path: Path) -> None:
     # a program that sleeps for ever in the agent's place
     folder = broken_stage1(kvmrkt, tmp_path, initrd=sleeping_initrd(tmp_path))
     done = kvmrkt.run(f"--stage1-path={folder}", "--boot-timeout=10s", BUSYBOX, "--exec=/bin/true")
@@ -130,14 +137,14 @@ def broken_stage1(kvmrkt: Kvmrkt, folder: Path, *, initrd: bytes) -> Path:
     from conftest import ROOT
 
     target = folder / "stage1.aci"
-    with tarfile.open(ROOT / "build" / "stage1-kvm.aci") as source:
-        with tarfile.open(target, "w") as copy:
-            for member in source:
-                content = source.extractfile(member) if member.isreg() else None
-                if member.name == "rootfs/initrd":
-                    member.size = len(initrd)
-                    content = io.BytesIO(initrd)  # type: ignore[assignment]
-                copy.addfile(member, content)
+    stage1 = ROOT / "build" / "stage1-kvm.aci"
+    with tarfile.open(stage1) as source, tarfile.open(target, "w") as copy:
+        for member in source:
+            content = source.extractfile(member) if member.isreg() else None
+            if member.name == "rootfs/initrd":
+                member.size = len(initrd)
+                content = io.BytesIO(initrd)  # type: ignore[assignment]
+            copy.addfile(member, content)
     return target
 
 

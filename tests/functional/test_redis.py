@@ -24,15 +24,11 @@ def serve_and_ask(kvmrkt: Kvmrkt, folder: Path, script: str) -> list[str]:
         "--", "-c", f"{WAIT}{script}; redis-cli shutdown save",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    return [
-        line.partition("]: ")[2]
-        for line in done.stdout.splitlines()
-        if "] client[" in line
-    ]
+    return [line.partition("]: ")[2] for line in done.stdout.splitlines() if "] client[" in line]
 
 
 def test_data_on_a_host_volume_survives_the_pod(kvmrkt: Kvmrkt, tmp_path: Path) -> None:
-    folder = tmp_path / "data"
+    folder = tmp_path / "survivor"
     folder.mkdir()
     folder.chmod(0o777)
     assert serve_and_ask(kvmrkt, folder, "redis-cli set colour green")[-1] == "OK"
@@ -42,7 +38,7 @@ def test_data_on_a_host_volume_survives_the_pod(kvmrkt: Kvmrkt, tmp_path: Path) 
 def test_the_server_runs_as_the_images_user_with_its_port_on_loopback(
     kvmrkt: Kvmrkt, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "data"
+    folder = tmp_path / "survivor"
     folder.mkdir()
     folder.chmod(0o777)
     serve_and_ask(kvmrkt, folder, "redis-cli set a b")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from kvmrkt.appc import isolators
 from kvmrkt.config import InsecureOptions
-from kvmrkt.errors import PodError
+from kvmrkt.errors import ManifestError, PodError
 from kvmrkt.stage1.kvm.podspec import (
     AppMount,
     AppSpec,
@@ -96,9 +96,23 @@ def _app(
     streams: Streams,
     insecure: InsecureOptions,
 ) -> AppSpec:
-    app = runtime.app
-    if app is None:
+    if runtime.app is None:
         raise PodError(f'the pod manifest has no app section for "{runtime.name}"')
+    try:
+        return _translate_app(runtime, runtime.app, disk, volumes, streams, insecure)
+    except ManifestError as error:
+        image = runtime.image.name or runtime.image.id
+        raise ManifestError(f'cannot run app "{runtime.name}" of image "{image}"') from error
+
+
+def _translate_app(
+    runtime: RuntimeApp,
+    app: App,
+    disk: str,
+    volumes: dict[str, Volume],
+    streams: Streams,
+    insecure: InsecureOptions,
+) -> AppSpec:
     output = streams.mode
     return AppSpec(
         name=runtime.name,
