@@ -410,7 +410,7 @@ impl App {
 
     /// Takes a stopped app away with all that belongs to it.
     pub fn remove(self) -> Outcome<()> {
-        drop(self.sandbox);
+        self.sandbox.end();
         self.cgroup.remove();
         rootfs::remove_scratch(&self.spec.name)
     }

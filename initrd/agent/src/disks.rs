@@ -6,7 +6,6 @@ use crate::{files, layout, ports};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use rustix::fs::{Mode, mkdir};
 use rustix::mount::{MountFlags, mount};
 
 /// The serial of a scratch disk.
@@ -44,8 +43,7 @@ pub fn mount_disk(disk: &Disk) -> Outcome<()> {
         Failure::new(Kind::DiskMissing, message)
     })?;
     let place = mount_point(&disk.serial);
-    // The scratch directory is there from the start.
-    let _ = mkdir(&place, Mode::from_raw_mode(0o755));
+    files::make_directory(&place, 0o755).trying(Kind::MountFailed, format_args!("make {place}"))?;
     let flags = if disk.read_only { MountFlags::RDONLY } else { MountFlags::empty() };
     mount(format!("/dev/{device}"), &place, disk.filesystem.as_str(), flags, None).trying(
         Kind::MountFailed,

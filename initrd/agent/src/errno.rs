@@ -31,6 +31,7 @@ pub fn describe(errno: Errno) -> String {
         Errno::SRCH => "No such process",
         Errno::OPNOTSUPP => "Operation not supported",
         Errno::NOTTY => "Inappropriate ioctl for device",
+        Errno::XDEV => "The path leads out of the root",
         Errno::NETUNREACH => "Network is unreachable",
         Errno::ADDRNOTAVAIL => "Cannot assign requested address",
         _ => return format!("error {}", errno.raw_os_error()),

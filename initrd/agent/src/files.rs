@@ -59,6 +59,14 @@ pub fn write_all(file: &OwnedFd, mut content: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
+/// Makes a directory unless there is one: a scratch disk may have served the pod before.
+pub fn make_directory(path: &str, mode: u32) -> io::Result<()> {
+    match rustix::fs::mkdir(path, Mode::from_raw_mode(mode)) {
+        Err(Errno::EXIST) => Ok(()),
+        result => result,
+    }
+}
+
 /// The names in a directory, without `.` and `..`; those that are not UTF-8 are left out.
 pub fn names_in(path: &str) -> io::Result<Vec<String>> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;

@@ -4,14 +4,14 @@
 use crate::beneath::{self, Leaf};
 use crate::failure::{Failure, Kind, Outcome, While};
 use crate::protocol::spec::{AppSpec, Volume};
-use crate::{devices, disks, layout, protect, volumes};
+use crate::{devices, disks, files, layout, protect, volumes};
 use alloc::ffi::CString;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use rustix::fd::OwnedFd;
 use rustix::fs::{
-    FileType, Gid, Mode, OFlags, Uid, chmod, chown, lstat, mkdir, open, rmdir, symlinkat, unlink,
+    FileType, Gid, Mode, OFlags, Uid, chmod, chown, lstat, open, rmdir, symlinkat, unlink,
 };
 use rustix::io::{self, Errno};
 use rustix::mount::{
@@ -73,10 +73,9 @@ fn mount_overlay(app: &AppSpec) -> Outcome<()> {
     let base = scratch_of(&app.name);
     let (upper, work) = (format!("{base}/upper"), format!("{base}/work"));
     let attempt = || -> io::Result<()> {
-        // The second app finds the first directory.
-        let _ = mkdir(format!("{}/apps", layout::SCRATCH), Mode::from_raw_mode(0o700));
+        files::make_directory(&format!("{}/apps", layout::SCRATCH), 0o700)?;
         for directory in [&base, &upper, &work] {
-            mkdir(directory, Mode::from_raw_mode(0o755))?;
+            files::make_directory(directory, 0o755)?;
         }
         // The root directory of an overlay is the upper one: it must look like the image's.
         let original = lstat(&lower)?;
@@ -155,7 +154,7 @@ fn remove_tree(path: &str) -> io::Result<()> {
     let mut pending = alloc::vec![String::from(path)];
     while let Some(current) = pending.last().cloned() {
         let mut children = Vec::new();
-        for name in crate::files::names_in(&current)? {
+        for name in files::names_in(&current)? {
             let child = format!("{current}/{name}");
             let mode = lstat(&child)?.st_mode;
             if FileType::from_raw_mode(mode) == FileType::Directory {

@@ -43,16 +43,26 @@ impl Sandbox {
             Forked::Parent(keeper) => {
                 drop(reporter);
                 let sandbox = Sandbox { keeper };
-                match reports.wait()? {
-                    Report::Ready => Ok(sandbox),
-                    Report::Failed(failure) => Err(failure),
-                    Report::Silence => {
+                let failure = match reports.wait() {
+                    Ok(Report::Ready) => return Ok(sandbox),
+                    Ok(Report::Failed(failure)) | Err(failure) => failure,
+                    Ok(Report::Silence) => {
                         let message = format!("preparing app {} ended unexpectedly", app.name);
-                        Err(Failure::new(Kind::Internal, message))
+                        Failure::new(Kind::Internal, message)
                     }
-                }
+                };
+                sandbox.end();
+                Err(failure)
             }
         }
+    }
+
+    /// Ends the namespaces and every process in them. Those that the agent started must have been
+    /// collected before: the kernel lets a namespace's PID 1 end only after all others.
+    pub fn end(self) {
+        // It may have ended by itself, with the same effect.
+        let _ = pidfd_send_signal(&self.keeper.pidfd, Signal::KILL);
+        let _ = waitid(WaitId::PidFd(self.keeper.pidfd.as_fd()), WaitIdOptions::EXITED);
     }
 
     /// Makes a process in the app's PID namespace and in `cgroup`; its mount namespace is still the
@@ -80,15 +90,6 @@ impl Sandbox {
         let root = format!("/proc/{}/root", self.keeper.pid.as_raw_nonzero());
         let root = open(root, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
         openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::IN_ROOT)
-    }
-}
-
-impl Drop for Sandbox {
-    /// Ends the namespaces and every process in them.
-    fn drop(&mut self) {
-        // It may have ended by itself, with the same effect.
-        let _ = pidfd_send_signal(&self.keeper.pidfd, Signal::KILL);
-        let _ = waitid(WaitId::PidFd(self.keeper.pidfd.as_fd()), WaitIdOptions::EXITED);
     }
 }
 

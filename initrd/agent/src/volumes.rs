@@ -2,12 +2,12 @@
 
 use crate::beneath::{self, Leaf};
 use crate::failure::{Failure, Kind, Outcome, While};
-use crate::layout;
 use crate::protocol::spec::{Mount, Share, Transport, Volume, VolumeKind};
+use crate::{files, layout};
 use alloc::format;
 use alloc::string::String;
 use rustix::fd::OwnedFd;
-use rustix::fs::{Gid, Mode, Uid, chmod, chown, mkdir};
+use rustix::fs::{Gid, Mode, Uid, chmod, chown};
 use rustix::mount::{MountFlags, mount, mount_bind, mount_remount};
 
 const VOLUMES: &str = "/scratch/volumes";
@@ -27,9 +27,9 @@ pub fn mount_share(share: &Share) -> Outcome<()> {
 pub fn make_empty(volume: &Volume) -> Outcome<()> {
     let path = source_of(volume);
     let attempt = format!("make the empty volume {}", volume.name);
-    // It exists from the second volume on.
-    let _ = mkdir(VOLUMES, Mode::from_raw_mode(0o755));
-    mkdir(&path, Mode::from_raw_mode(0o700)).trying(Kind::MountFailed, &attempt)?;
+    files::make_directory(VOLUMES, 0o755)
+        .and_then(|()| files::make_directory(&path, 0o700))
+        .trying(Kind::MountFailed, &attempt)?;
     let owner = Uid::from_raw(volume.uid.unwrap_or(0));
     let group = Gid::from_raw(volume.gid.unwrap_or(0));
     chown(&path, Some(owner), Some(group)).trying(Kind::MountFailed, &attempt)?;
