@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from kvmrkt.appc.image_manifest import check_platform
 from kvmrkt.appc.image_manifest import encode as encode_image_manifest
@@ -32,8 +33,7 @@ if TYPE_CHECKING:
     from kvmrkt.trace import Trace
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunOptions:
+class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How a pod is run, beside what is in it."""
 
     stage1: Stage1Choice

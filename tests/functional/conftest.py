@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,7 @@ class Kvmrkt:
     """The command line, with a data directory."""
 
     dir: Path
+    started: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def argv(self, *words: str | Path) -> list[str]:
         """The command's words, the global flags among them."""
@@ -52,10 +53,12 @@ class Kvmrkt:
 
     def start(self, *words: str | Path) -> subprocess.Popen[str]:
         """Start `run --net=none` and return at once."""
-        return subprocess.Popen(
+        pod = subprocess.Popen(
             self.argv("run", "--net=none", *words),
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
+        self.started.append(pod)
+        return pod
 
     def pods(self) -> list[Path]:
         """Every pod directory there is, in whatever state."""
@@ -85,7 +88,11 @@ def kvmrkt(tmp_path: Path, store: Path) -> Iterator[Kvmrkt]:
     folder = tmp_path / "data"
     folder.mkdir()
     (folder / "cas").symlink_to(store)
-    yield Kvmrkt(folder)
+    command = Kvmrkt(folder)
+    yield command
+    for pod in command.started:  # of a test that failed
+        pod.kill()
+        pod.communicate()
     assert processes_naming(str(tmp_path)) == []
 
 

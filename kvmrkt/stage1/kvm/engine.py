@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -50,8 +49,7 @@ HELLO_SECONDS: dict[Accelerator, float] = {"kvm": 60.0, "tcg": 300.0}
 """Deadlines for the agent's hello: generous, since a loaded host is no fault of the guest's."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KvmPod:
+class KvmPod(msgspec.Struct, frozen=True, kw_only=True):
     """Everything the engine needs of a pod, its directory in `run` with the lock held."""
 
     directory: PodDirectory

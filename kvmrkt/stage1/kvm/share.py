@@ -11,9 +11,10 @@ import socket
 import stat
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
+
+import msgspec
 
 from kvmrkt.errors import HostError, UsageError
 from kvmrkt.process import spawn
@@ -29,8 +30,7 @@ _AT_RECURSIVE = 0x8000
 _MOUNT_ATTR_RDONLY = 1
 
 
-@dataclass(frozen=True, slots=True)
-class HostFolder:
+class HostFolder(msgspec.Struct, frozen=True):
     """A folder or file of the host that becomes the volume `name`."""
 
     name: str

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 MIB = 1 << 20
 SYSTEM_BYTES = 64 * MIB
@@ -14,8 +15,7 @@ MAX_DEFAULT_CPUS = 4
 """A cap for pods that set no CPU limit: each vCPU costs boot time under emulation."""
 
 
-@dataclass(frozen=True, slots=True)
-class Size:
+class Size(msgspec.Struct, frozen=True):
     """The machine's share of the host."""
 
     memory_bytes: int

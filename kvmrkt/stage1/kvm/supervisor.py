@@ -14,7 +14,6 @@ import os
 import signal
 import time
 from collections.abc import Coroutine
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -56,8 +55,7 @@ class Records(Protocol):
         """An app is gone."""
 
 
-@dataclass(frozen=True, slots=True)
-class Supervision:
+class Supervision(msgspec.Struct, frozen=True):
     """What the supervisor needs to know beside the machine."""
 
     spec: PodSpec
@@ -71,13 +69,12 @@ class _Interrupted(Exception):
     """A second signal: the pod is to end now."""
 
 
-@dataclass(slots=True)
-class _Heard:
+class _Heard(msgspec.Struct):
     """What the guest reported."""
 
     started: bool = False
     stopping: bool = False
-    exits: list[AppExited] = field(default_factory=list)
+    exits: list[AppExited] = msgspec.field(default_factory=list)
 
 
 def pod_status(exits: list[AppExited]) -> int:

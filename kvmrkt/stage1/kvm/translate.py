@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+
+import msgspec
 
 from kvmrkt.appc import isolators
 from kvmrkt.config import InsecureOptions
@@ -28,16 +29,14 @@ if TYPE_CHECKING:
 SCRATCH = "scratch"
 
 
-@dataclass(frozen=True, slots=True)
-class Streams:
+class Streams(msgspec.Struct, frozen=True):
     """How the apps' standard streams reach the host."""
 
     mode: Literal["log", "stream", "tty"] = "log"
     terminal: Terminal | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Translation:
+class Translation(msgspec.Struct, frozen=True):
     """The spec, and what of the host it stands on."""
 
     spec: PodSpec
