@@ -67,12 +67,13 @@ class AgentFailed(msgspec.Struct, frozen=True):
 
 
 Event = AppStarted | AppExited | PodExited | AgentFailed
-_EVENTS: dict[str, type[Event]] = {
+EVENTS: dict[str, type[Event]] = {
     "app.started": AppStarted,
     "app.exited": AppExited,
     "pod.exited": PodExited,
     "agent.failed": AgentFailed,
 }
+"""What the agent reports, by method."""
 
 
 class _ErrorData(msgspec.Struct, frozen=True):
@@ -198,7 +199,7 @@ class Agent:
             self._take_answer(message)
         elif message.method == "hello":
             self._take_hello(_decode(message.params, Hello, "hello"))
-        elif kind := _EVENTS.get(message.method):
+        elif kind := EVENTS.get(message.method):
             self._put(_decode(message.params, kind, message.method))
         # an event this version does not know is a newer agent's; its pod still runs
 
