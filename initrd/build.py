@@ -2,11 +2,11 @@
 """Build the initrd: the agent as ``/init`` in a deterministic cpio archive.
 
 ``build.py --agent FILE --output FILE`` writes the archive; the same agent gives the same bytes.
-Without ``--agent`` the agent is built first with cargo (``CARGO_TARGET_DIR`` is honoured). It prints
-both sizes and fails when one is over its limit, since a boot pays for every byte it copies.
+Without ``--agent`` the agent is built first with cargo (``CARGO_TARGET_DIR`` is honoured). It
+prints both sizes and fails when one is over its limit, since a boot pays for every byte it copies.
 
-The archive is uncompressed "newc" (Documentation/driver-api/early-userspace/buffer-format.rst in the
-kernel's source): unpacking costs an emulated processor more than reading.
+The archive is uncompressed "newc" (the kernel's driver-api/early-userspace/buffer-format.rst):
+unpacking costs an emulated processor more than reading.
 """
 
 from __future__ import annotations

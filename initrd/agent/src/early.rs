@@ -36,9 +36,12 @@ pub fn mount_filesystems() -> Outcome<()> {
     chroot(".").trying(failed, "enter the agent's root")?;
     chdir("/").trying(failed, "enter the agent's root")?;
     let control = alloc::format!("{}/cgroup.subtree_control", layout::CGROUPS);
-    for controller in [b"+memory".as_slice(), b"+cpu", b"+pids"] {
-        // A kernel without one of them fails only the limits that need it.
-        let _ = files::write(&control, controller);
+    // All at once, since each change walks the whole tree. A kernel without one of them refuses all;
+    // then only the limits that need the missing one fail.
+    if files::write(&control, b"+memory +cpu +pids").is_err() {
+        for controller in [b"+memory".as_slice(), b"+cpu", b"+pids"] {
+            let _ = files::write(&control, controller);
+        }
     }
     Ok(())
 }
