@@ -22,6 +22,7 @@ from pathlib import Path
 from fragments import (
     FragmentError,
     KernelVersion,
+    defined_symbols,
     fragment_files,
     read_requests,
     refused,
@@ -32,7 +33,7 @@ from source import KernelSource, SourceError, compiler_version, digest, find_sou
 
 FOLDER = Path(__file__).resolve().parent
 _RECIPE = "1"  # count it up when these scripts make another kernel of the same input
-_OBJECTS_ESTIMATE = 1500
+_OBJECTS_ESTIMATE = 1750
 _REPRODUCIBLE = {
     "KBUILD_BUILD_TIMESTAMP": "1970-01-01",
     "KBUILD_BUILD_USER": "kvmrkt",
@@ -101,7 +102,8 @@ def configure(tree: Path, output: Path, arch: Architecture, kernel: Kernel) -> N
     said = process.communicate()[0]
     if process.returncode:
         raise BuildError(f"cannot configure the kernel in {tree}:\n{said[-2000:]}")
-    if complaints := refused(requests, (output / ".config").read_text()):
+    final = (output / ".config").read_text()
+    if complaints := refused(requests, final, defined_symbols(tree)):
         listing = "\n  ".join(complaints)
         raise BuildError(f"the kernel did not take {len(complaints)} symbols:\n  {listing}")
 
@@ -159,6 +161,9 @@ def cache_lock() -> Iterator[None]:
     cache_root().mkdir(parents=True, exist_ok=True)
     with (cache_root() / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        for prefix in ("source", "build"):  # of a build that was killed
+            for leftover in cache_root().glob(f"{prefix}-*"):
+                shutil.rmtree(leftover)
         yield
 
 

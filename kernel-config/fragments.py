@@ -8,6 +8,7 @@ from pathlib import Path
 
 _SET = re.compile(r"CONFIG_(\w+)=(\S.*)")
 _UNSET = re.compile(r"# CONFIG_(\w+) is not set")
+_DEFINITION = re.compile(r"^\s*(?:menu)?config (\w+)$", re.M)
 _MARK = re.compile(r"\s+# (since|until) (\d+)\.(\d+)$")
 """A line's end that limits it to kernels from, or up to, a version: symbols come and go."""
 
@@ -94,13 +95,24 @@ def _read_line(line: str, where: str, version: KernelVersion) -> Request | None:
     return None
 
 
-def refused(requests: list[Request], config_text: str) -> list[str]:
-    """What the final .config has otherwise than asked, one line for each symbol."""
+def defined_symbols(tree: Path) -> frozenset[str]:
+    """Every symbol that a kernel source tree's Kconfig files define."""
+    texts = (file.read_text(errors="replace") for file in tree.rglob("Kconfig*") if file.is_file())
+    return frozenset(symbol for text in texts for symbol in _DEFINITION.findall(text))
+
+
+def refused(requests: list[Request], config_text: str, defined: frozenset[str]) -> list[str]:
+    """What the final .config has otherwise than asked, one line for each symbol.
+
+    A symbol that is to be off must be one of those `defined`: a misspelt one is off as well.
+    """
     final = dict(_SET.findall(config_text))
     complaints = []
     for request in requests:
         actual = final.get(request.symbol)
         if actual != request.value:
-            became = "off or unknown" if actual is None else actual
+            became = "off" if actual is None else actual
             complaints.append(f"{request.where}: {request.line()}, but it is {became}")
+        elif request.symbol not in defined:
+            complaints.append(f"{request.where}: this kernel has no symbol {request.symbol}")
     return complaints
