@@ -26,6 +26,7 @@ pub mod errno;
 pub mod event_loop;
 pub mod failure;
 pub mod files;
+pub mod guest;
 pub mod heap;
 pub mod layout;
 pub mod lines;
