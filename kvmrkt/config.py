@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import NamedTuple
 
 from kvmrkt.errors import UsageError
 from kvmrkt.paths import DEFAULT_DATA, DEFAULT_LOCAL_CONFIG, DEFAULT_SYSTEM_CONFIG, DataDir
@@ -14,8 +14,7 @@ _GROUPS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class InsecureOptions:
+class InsecureOptions(NamedTuple):
     """What `--insecure-options` switches off (rkt's words)."""
 
     image: bool = False
@@ -30,7 +29,7 @@ class InsecureOptions:
 
 def parse_insecure_options(text: str) -> InsecureOptions:
     """Parse rkt's comma list; raises UsageError on a word it does not know."""
-    known = {field.name for field in fields(InsecureOptions)}
+    known = set(InsecureOptions._fields)
     chosen: set[str] = set()
     for word in text.split(","):
         if word == "all":
@@ -47,8 +46,7 @@ def parse_insecure_options(text: str) -> InsecureOptions:
     return InsecureOptions(**dict.fromkeys(chosen, True))
 
 
-@dataclass(frozen=True, slots=True)
-class GlobalOptions:
+class GlobalOptions(NamedTuple):
     """rkt's global flags."""
 
     debug: bool = False

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 DEFAULT_DATA = Path("/var/lib/kvmrkt")
 DEFAULT_SYSTEM_CONFIG = Path("/usr/lib/kvmrkt")
@@ -11,8 +11,7 @@ DEFAULT_LOCAL_CONFIG = Path("/etc/kvmrkt")
 RUNTIME = Path("/run/kvmrkt")
 
 
-@dataclass(frozen=True, slots=True)
-class DataDir:
+class DataDir(NamedTuple):
     """The data directory (`--dir`): the image store and the pods."""
 
     root: Path

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -33,9 +32,10 @@ def find_program(name: str, *, package: str, also: Sequence[str] = ()) -> Path:
 
     Raises HostError that names the Debian package.
     """
-    for candidate in (name, *also):
-        if found := shutil.which(candidate):
-            return Path(found)
+    folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    for candidate in (*(Path(folder, name) for folder in folders), *map(Path, also)):
+        if candidate.is_file() and os.access(candidate, os.X_OK):
+            return candidate
     raise HostError(
         f"cannot find the program {name}", hint=f"install it: apt-get install {package}"
     )

@@ -8,8 +8,8 @@ ends them. This module only sorts the words; click then parses each heap.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import NamedTuple
 
 from kvmrkt.errors import UsageError
 
@@ -22,29 +22,34 @@ class FlagKind(Enum):
     """`--flag` alone means something; a value needs the `=`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Flag:
+class Flag(NamedTuple):
     """One flag; `bare` is its value when none is given."""
 
     kind: FlagKind
     bare: str = "true"
 
 
-@dataclass(slots=True)
 class AppWords:
     """One image and the words that belong to it."""
 
-    image: str
-    flags: list[str] = field(default_factory=list)
-    arguments: list[str] | None = None
+    __slots__ = ("arguments", "flags", "image")
+
+    def __init__(self, image: str) -> None:
+        """An image that no word belongs to yet."""
+        self.image = image
+        self.flags: list[str] = []
+        self.arguments: list[str] | None = None
 
 
-@dataclass(slots=True)
 class Words:
     """A command line, sorted."""
 
-    pod: list[str] = field(default_factory=list)
-    apps: list[AppWords] = field(default_factory=list)
+    __slots__ = ("apps", "pod")
+
+    def __init__(self) -> None:
+        """No words yet."""
+        self.pod: list[str] = []
+        self.apps: list[AppWords] = []
 
 
 def sort_words(

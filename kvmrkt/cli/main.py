@@ -5,6 +5,7 @@ Nothing but click is imported before a command is known: `--help` and completion
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import sys
@@ -111,6 +112,7 @@ def root(ctx: click.Context, /, **flags: Any) -> None:
 
 def main(words: Sequence[str] | None = None) -> NoReturn:
     """Run one command line and end the process with its status."""
+    gc.disable()  # most commands end before there is anything worth collecting
     words = list(sys.argv[1:] if words is None else words)
     status = run(words)
     sys.stdout.flush()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from fractions import Fraction
 
 from kvmrkt.errors import UsageError
 
@@ -39,6 +38,8 @@ def parse_duration_ns(text: str) -> int:
 
     Raises UsageError.
     """
+    from fractions import Fraction  # with decimal behind it: not for every command
+
     sign, rest = (-1, text[1:]) if text.startswith("-") else (1, text.removeprefix("+"))
     if rest == "0":
         return 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -27,16 +26,14 @@ MIN_MEMORY_BYTES = 4096
 """Less is refused, as by rkt: it catches `16m`, which is 16 thousandths of a byte."""
 
 
-@dataclass(frozen=True, slots=True)
-class ImageFacts:
+class ImageFacts(msgspec.Struct, frozen=True):
     """An image, as far as a pod manifest needs it."""
 
     id: str
     manifest: ImageManifest
 
 
-@dataclass(frozen=True, slots=True)
-class Composition:
+class Composition(msgspec.Struct, frozen=True):
     """A pod manifest, and what the user should be told about how it came to be."""
 
     manifest: PodManifest

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import select
-import shutil
 import signal
 from pathlib import Path
 
@@ -54,6 +53,8 @@ def remove_tree(path: Path) -> None:
 
     Never deletes through a mount: a volume of the host may be bound there.
     """
+    import shutil  # only when there is something to remove
+
     unmount_below(path)
     try:
         shutil.rmtree(path)

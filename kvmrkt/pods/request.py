@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -11,16 +12,14 @@ if TYPE_CHECKING:
     from kvmrkt.appc.pod_manifest import Volume
 
 
-@dataclass(frozen=True, slots=True)
-class MountRequest:
+class MountRequest(msgspec.Struct, frozen=True):
     """A volume at a path, for one app or for all."""
 
     volume: str
     path: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AppRequest:
+class AppRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One image and what the user changes about how it runs; None leaves the image's own."""
 
     image: str
@@ -38,8 +37,7 @@ class AppRequest:
     signature: Path | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PodRequest:
+class PodRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A pod as asked for."""
 
     apps: tuple[AppRequest, ...]

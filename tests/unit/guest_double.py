@@ -9,9 +9,8 @@ import subprocess
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from kvmrkt.stage1.kvm.agent import CONTROL_PORT
-from kvmrkt.stage1.kvm.applog import LOG_PORT
 from kvmrkt.stage1.kvm.podspec import AppSpec, Disk, PodSpec
+from kvmrkt.stage1.kvm.ports import CONTROL_PORT, LOG_PORT
 from kvmrkt.stage1.kvm.supervisor import Supervision, Supervisor
 from kvmrkt.stage1.kvm.vmm import CONSOLE, MONITOR, Vmm, Wires, make_wires
 from kvmrkt.trace import Trace

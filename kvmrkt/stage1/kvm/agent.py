@@ -15,10 +15,10 @@ import msgspec
 from kvmrkt.errors import AppStartError, GuestError
 from kvmrkt.stage1.kvm.lines import open_stream, read_lines
 from kvmrkt.stage1.kvm.podspec import PROTOCOL, PodSpec
+from kvmrkt.stage1.kvm.ports import CONTROL_PORT
 
 _T = TypeVar("_T")
 
-CONTROL_PORT = "kvmrkt.control"
 _LINE_LIMIT_BYTES = 1 << 20
 _WAITING_EVENTS = 4096
 """More unread events than any pod of 1,000 apps sends in a row."""

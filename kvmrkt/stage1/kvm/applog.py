@@ -18,8 +18,8 @@ import msgspec
 
 from kvmrkt.errors import GuestError
 from kvmrkt.stage1.kvm.lines import open_stream, read_lines
+from kvmrkt.stage1.kvm.ports import LOG_PORT
 
-LOG_PORT = "kvmrkt.log"
 _LINE_LIMIT_BYTES = 1 << 16
 _FILE_LIMIT_BYTES = 64 << 20
 """What an app may have on the host's disk; past it lines are still shown, not kept."""

@@ -136,6 +136,7 @@ def _supervise(
 ) -> int:
     # QEMU starts while these are imported
     import asyncio
+    import gc
 
     from kvmrkt.stage1.kvm.streams import raw_terminal
     from kvmrkt.stage1.kvm.supervisor import Supervision, Supervisor
@@ -147,6 +148,8 @@ def _supervise(
         tty_fd=pod.tty_fd,
     )
     supervisor = Supervisor(vmm, wires, plan, _Records(pod.directory), trace)
+    gc.freeze()  # what was imported stays; what the pod's life makes is collected
+    gc.enable()
     with ExitStack() as stack:
         if pod.tty_fd is not None:
             stack.enter_context(raw_terminal(pod.tty_fd))

@@ -6,9 +6,10 @@ QEMU's documentation of the microvm machine type (docs/system/i386/microvm.rst).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+import msgspec
 
 from kvmrkt.errors import UsageError
 
@@ -20,8 +21,7 @@ _FIXED_SLOTS = 3
 Accelerator = Literal["kvm", "tcg"]
 
 
-@dataclass(frozen=True, slots=True)
-class DiskImage:
+class DiskImage(msgspec.Struct, frozen=True):
     """A raw disk image; `serial` is how the guest finds it."""
 
     serial: str
@@ -29,32 +29,28 @@ class DiskImage:
     read_only: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Port:
+class Port(msgspec.Struct, frozen=True):
     """A virtio-serial port whose host end is the inherited socket `fd`."""
 
     name: str
     fd: int
 
 
-@dataclass(frozen=True, slots=True)
-class VirtioFs:
+class VirtioFs(msgspec.Struct, frozen=True):
     """A share served by a virtiofsd that listens at the other end of the inherited socket `fd`."""
 
     tag: str
     fd: int
 
 
-@dataclass(frozen=True, slots=True)
-class Plan9:
+class Plan9(msgspec.Struct, frozen=True):
     """A share served by QEMU itself from `folder`."""
 
     tag: str
     folder: Path
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Machine:
+class Machine(msgspec.Struct, frozen=True, kw_only=True):
     """A pod's machine, complete."""
 
     name: str
@@ -72,8 +68,7 @@ class Machine:
     share: VirtioFs | Plan9 | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class DiskLayout:
+class DiskLayout(msgspec.Struct, frozen=True):
     """Which disks have a slot of their own, and which are LUNs of one SCSI controller."""
 
     slots: tuple[DiskImage, ...]

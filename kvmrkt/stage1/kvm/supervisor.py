@@ -21,16 +21,16 @@ import msgspec
 
 from kvmrkt.errors import AppStartError, GuestError, KvmrktError, VmmError
 from kvmrkt.stage1.kvm.agent import (
-    CONTROL_PORT,
     Agent,
     AgentFailed,
     AppExited,
     AppStarted,
     PodExited,
 )
-from kvmrkt.stage1.kvm.applog import LOG_PORT, AppLog
+from kvmrkt.stage1.kvm.applog import AppLog
 from kvmrkt.stage1.kvm.console import Console
 from kvmrkt.stage1.kvm.monitor import Monitor
+from kvmrkt.stage1.kvm.ports import CONTROL_PORT, LOG_PORT
 from kvmrkt.stage1.kvm.streams import Sink, copy_in, copy_out, window_size
 from kvmrkt.stage1.kvm.vmm import CONSOLE, MONITOR, Vmm, Wires
 

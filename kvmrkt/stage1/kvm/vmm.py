@@ -12,9 +12,8 @@ from typing import IO
 
 from kvmrkt.errors import VmmError, describe
 from kvmrkt.process import find_program, spawn
-from kvmrkt.stage1.kvm.agent import CONTROL_PORT
-from kvmrkt.stage1.kvm.applog import LOG_PORT
 from kvmrkt.stage1.kvm.machine import Accelerator, Machine, Port, qemu_argv
+from kvmrkt.stage1.kvm.ports import CONTROL_PORT, LOG_PORT
 
 _STDERR_LIMIT_BYTES = 4096
 _KILL_SECONDS = 10

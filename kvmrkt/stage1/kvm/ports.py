@@ -1,0 +1,4 @@
+"""The names of the agent's virtio-serial ports (`docs/protocol.md`)."""
+
+CONTROL_PORT = "kvmrkt.control"
+LOG_PORT = "kvmrkt.log"
