@@ -7,7 +7,7 @@ import subprocess
 from contextlib import ExitStack
 from pathlib import Path
 
-from kvmrkt.stage1.kvm.agent import CONTROL_PORT
+from kvmrkt.stage1.kvm.ports import CONTROL_PORT
 from kvmrkt.stage1.kvm.vmm import MONITOR, find_qemu, make_wires
 from machine import BUILD, FOLDER, Boot
 
