@@ -142,11 +142,19 @@ class Store:
         store fails; then nothing of it stays. A file is remembered with its state, and not read
         again until that changes.
         """
-        from kvmrkt.images import importing
+        if isinstance(origin, Path) and (image := self._unchanged(origin, source)):
+            return image
+        from kvmrkt.images import importing  # with the decompressors: not for every run
 
         if isinstance(origin, Path):
             return importing.import_file(self, origin, source)
         return importing.import_stream(self, origin, source)
+
+    def _unchanged(self, path: Path, source: Source | None) -> Image | None:
+        try:
+            return self.cached(source or file_source(path))
+        except OSError:
+            return None  # the import says what is wrong with the file
 
     def cached(self, source: Source) -> Image | None:
         """The image this source gave, if it is still in the very same state."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from typing import TYPE_CHECKING
 
 from kvmrkt.errors import ArchiveError
@@ -27,6 +26,8 @@ def boot_files(store: Store, image: Image, folder: Path, files: Mapping[str, str
     """
     if folder.exists():
         return folder
+    import shutil
+
     from kvmrkt.images.locks import locked
     from kvmrkt.images.store import storing, sync_folder
 
