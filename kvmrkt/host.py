@@ -147,7 +147,6 @@ def _prepare(
 def _close(pod: PodDirectory, status: int) -> None:
     """The pod has ended: keep its records and logs, give back everything else."""
     release_all(pod)
-    (pod.path / "scratch.img").unlink(missing_ok=True)
     pod.write_exit(status)
     pod.unlock()
 

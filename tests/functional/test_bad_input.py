@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import BUSYBOX, Kvmrkt
+from real_pods import BUSYBOX, Kvmrkt
 
 pytestmark = pytest.mark.functional
 

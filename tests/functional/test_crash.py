@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import random
 import signal
 import subprocess
+import tarfile
 import time
 from pathlib import Path
 
 import pytest
-from conftest import BUSYBOX, DEADLINE_SECONDS, Kvmrkt, processes_naming
+from real_pods import BUSYBOX, DEADLINE_SECONDS, ROOT, Kvmrkt, processes_naming
 
 pytestmark = pytest.mark.functional
 
@@ -88,14 +91,15 @@ def test_a_dead_qemu_is_named_and_the_pod_ends(kvmrkt: Kvmrkt, tmp_path: Path) -
         BUSYBOX, "--exec=/bin/sh", "--", "-c", "touch /data/ready; sleep 1000",
     )  # fmt: skip
     wait_until(lambda: (folder / "ready").exists() or pod.poll() is not None)
-    subprocess.run(["pkill", "-KILL", "-f", f"qemu-system.*{kvmrkt.dir}"], check=True)
+    held = json.loads((kvmrkt.pods()[0] / "resources.json").read_text())["resources"]
+    os.kill(next(item["process"]["pid"] for item in held if item["name"] == "qemu"), signal.SIGKILL)
     _, said = pod.communicate(timeout=DEADLINE_SECONDS)
     assert pod.returncode == 254
     assert "QEMU was ended by SIGKILL" in said
 
 
 def test_a_guest_that_panics_is_told_with_its_last_words(kvmrkt: Kvmrkt, tmp_path: Path) -> None:
-    folder = broken_stage1(kvmrkt, tmp_path, initrd=b"no cpio archive")
+    folder = broken_stage1(tmp_path, initrd=b"no cpio archive")
     done = kvmrkt.run(f"--stage1-path={folder}", BUSYBOX, "--exec=/bin/true")
     assert done.returncode == 254
     assert "the guest's kernel panicked: " in done.stderr
@@ -104,7 +108,7 @@ def test_a_guest_that_panics_is_told_with_its_last_words(kvmrkt: Kvmrkt, tmp_pat
 
 def test_an_agent_that_never_says_hello_meets_the_deadline(kvmrkt: Kvmrkt, tmp_path: Path) -> None:
     # a program that sleeps for ever in the agent's place
-    folder = broken_stage1(kvmrkt, tmp_path, initrd=sleeping_initrd(tmp_path))
+    folder = broken_stage1(tmp_path, initrd=sleeping_initrd(tmp_path))
     done = kvmrkt.run(f"--stage1-path={folder}", "--boot-timeout=10s", BUSYBOX, "--exec=/bin/true")
     assert done.returncode == 254
     assert "the guest's agent said nothing within 10 seconds" in done.stderr
@@ -129,13 +133,8 @@ def sleeping_initrd(folder: Path) -> bytes:
     return entry + end + b"\0" * 512
 
 
-def broken_stage1(kvmrkt: Kvmrkt, folder: Path, *, initrd: bytes) -> Path:
+def broken_stage1(folder: Path, *, initrd: bytes) -> Path:
     """The stage1 image with another initrd."""
-    import io
-    import tarfile
-
-    from conftest import ROOT
-
     target = folder / "stage1.aci"
     stage1 = ROOT / "build" / "stage1-kvm.aci"
     with tarfile.open(stage1) as source, tarfile.open(target, "w") as copy:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pexpect
 import pytest
-from conftest import BUSYBOX, DEADLINE_SECONDS, Kvmrkt
+from real_pods import BUSYBOX, DEADLINE_SECONDS, Kvmrkt
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import REDIS, Kvmrkt, lines
+from real_pods import REDIS, Kvmrkt, lines
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
+import tarfile
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import BUSYBOX, Kvmrkt, lines
+from real_pods import BUSYBOX, Kvmrkt, lines
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -128,9 +130,6 @@ def test_a_pod_boots_on_the_scsi_controller_when_slots_run_out(
 
 def different_image(folder: Path, number: int) -> Path:
     """busybox again, with another name and so another ID."""
-    import io
-    import tarfile
-
     target = folder / f"busybox{number}.aci"
     with tarfile.open(BUSYBOX) as source, tarfile.open(target, "w") as copy:
         for member in source:

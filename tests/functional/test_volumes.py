@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import BUSYBOX, DEADLINE_SECONDS, Kvmrkt, lines
+from real_pods import BUSYBOX, DEADLINE_SECONDS, Kvmrkt, lines
 
 if TYPE_CHECKING:
     import subprocess
