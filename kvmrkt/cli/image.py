@@ -16,45 +16,15 @@ from kvmrkt.cli.command import (
     note_error,
 )
 from kvmrkt.cli.fetch import fetch
+from kvmrkt.cli.group import PrefixGroup
 from kvmrkt.cli.image_list import image_list
-from kvmrkt.errors import ImageNotFoundError, KvmrktError, ManifestError, UsageError
+from kvmrkt.errors import ImageNotFoundError, ManifestError, UsageError
 
 if TYPE_CHECKING:
     from kvmrkt.paths import DataDir
 
 
-class _Group(click.Group):
-    """Takes any unique prefix of a command's name, as rkt did."""
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of that name, or the only one whose name begins so."""
-        matches = [name for name in self.commands if name.startswith(cmd_name)]
-        return self.commands.get(cmd_name) or (
-            self.commands[matches[0]] if len(matches) == 1 else None
-        )
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click, but the command is known by its whole name, and errors are rkt's."""
-        command = self.get_command(ctx, args[0])
-        if command is None:
-            raise UsageError(
-                f'unknown command "{args[0]}" for "kvmrkt image"',
-                hint="Run 'kvmrkt image --help' for usage.",
-            )
-        return command.name, command, args[1:]
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; an error learns which one it came from."""
-        try:
-            return super().invoke(ctx)
-        except KvmrktError as error:
-            error.command = error.command or ctx.invoked_subcommand
-            raise
-
-
-@click.group(cls=_Group, invoke_without_command=True, help="Work on the images in the store.")
+@click.group(cls=PrefixGroup, invoke_without_command=True, help="Work on the images in the store.")
 @click.pass_context
 def image(ctx: click.Context) -> None:
     """Print the help when no command is given."""

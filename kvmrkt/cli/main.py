@@ -16,9 +16,10 @@ import click
 
 from kvmrkt.cli.flags import boolean, flag_table, path, value
 from kvmrkt.cli.grammar import hoist_global_flags
+from kvmrkt.cli.group import PrefixGroup
 from kvmrkt.cli.report import report_error, report_traceback
 from kvmrkt.config import GlobalOptions, parse_insecure_options
-from kvmrkt.errors import EXIT_FAILURE, KvmrktError, UsageError
+from kvmrkt.errors import EXIT_FAILURE, KvmrktError
 from kvmrkt.paths import DEFAULT_DATA, DEFAULT_LOCAL_CONFIG, DEFAULT_SYSTEM_CONFIG
 
 EXIT_NO_COMMAND = 2
@@ -53,48 +54,24 @@ GLOBAL_FLAGS = [
 ]
 
 
-class CommandTable(click.Group):
-    """A group that imports a command when it is called, and takes any unique prefix of its name."""
+class CommandTable(PrefixGroup):
+    """The table's commands, each imported when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The names, for help."""
         return sorted(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of that name, or the only one whose name begins so."""
-        matches = [name for name in COMMANDS if name.startswith(cmd_name)]
-        name = cmd_name if cmd_name in COMMANDS else matches[0] if len(matches) == 1 else None
-        if name is None:
-            return None
+    def load(self, name: str) -> click.Command:
+        """Import the command."""
         module, _, attribute = COMMANDS[name][0].partition(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
         command.name = name
         return command
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click, but the command is known by its whole name, and errors are rkt's."""
-        command = self.get_command(ctx, args[0])
-        if command is None:
-            raise UsageError(
-                f'unknown command "{args[0]}" for "kvmrkt"',
-                hint="Run 'kvmrkt --help' for usage.",
-            )
-        return command.name, command, args[1:]
-
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The summaries come from the table: help imports no command."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; an error learns which one it came from."""
-        try:
-            return super().invoke(ctx)
-        except KvmrktError as error:
-            error.command = error.command or ctx.invoked_subcommand
-            raise
 
 
 @click.command(cls=CommandTable, params=list(GLOBAL_FLAGS), invoke_without_command=True)
