@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from kvmrkt.cli.values import parse_bool, parse_duration_ns
-from kvmrkt.config import GlobalOptions
 from kvmrkt.errors import KvmrktError, PodError, UsageError, describe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
+    from kvmrkt.config import GlobalOptions
     from kvmrkt.pods.directory import PodDirectory
 
 EXIT_UUID_FILE = 1
@@ -92,6 +92,16 @@ class _GoDuration(click.ParamType[int]):
             raise _bad_value(value, param, error) from None
 
 
+class _FilePath(click.ParamType["Path"]):
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """The path as it was written; whether it exists is its user's business."""
+        from pathlib import Path  # with URLs and IP addresses behind it: not for every command
+
+        return Path(value)
+
+
 def _bad_value(value: Any, param: click.Parameter | None, error: UsageError) -> UsageError:
     flag = param.opts[0] if param is not None else "a flag"
     return UsageError(
@@ -101,6 +111,7 @@ def _bad_value(value: Any, param: click.Parameter | None, error: UsageError) -> 
 
 GO_BOOL = _GoBool()
 GO_DURATION = _GoDuration()
+FILE_PATH = _FilePath()
 
 
 def require_root() -> None:
@@ -111,6 +122,8 @@ def require_root() -> None:
 
 def global_options(ctx: click.Context) -> GlobalOptions:
     """rkt's global flags."""
+    from kvmrkt.config import GlobalOptions
+
     options = ctx.find_object(GlobalOptions)
     return options if options is not None else GlobalOptions()
 
@@ -129,7 +142,7 @@ def note_error(doing: str, error: KvmrktError) -> None:
 
 UUID_FILE = click.Option(
     ["--uuid-file"],
-    type=click.Path(path_type=Path),
+    type=FILE_PATH,
     metavar="FILE",
     help="Read the pod's UUID from this file instead of the arguments.",
 )

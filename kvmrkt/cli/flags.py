@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from kvmrkt.cli.command import GO_BOOL, OptionalValue
+from kvmrkt.cli.command import FILE_PATH, GO_BOOL, OptionalValue
 from kvmrkt.cli.grammar import Flag, FlagKind
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ def repeated(name: str, text: str, metavar: str) -> click.Option:
 
 def path(name: str, text: str, **attributes: Any) -> click.Option:
     """A flag whose value is a path."""
-    return click.Option([name], help=text, type=click.Path(path_type=Path), **attributes)
+    return click.Option([name], help=text, type=FILE_PATH, **attributes)
 
 
 def flag_table(parameters: Iterable[click.Parameter]) -> dict[str, Flag]:

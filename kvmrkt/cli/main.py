@@ -18,9 +18,7 @@ from kvmrkt.cli.flags import boolean, flag_table, path, value
 from kvmrkt.cli.grammar import hoist_global_flags
 from kvmrkt.cli.group import PrefixGroup
 from kvmrkt.cli.report import report_error, report_traceback
-from kvmrkt.config import GlobalOptions, parse_insecure_options
 from kvmrkt.errors import EXIT_FAILURE, KvmrktError
-from kvmrkt.paths import DEFAULT_DATA, DEFAULT_LOCAL_CONFIG, DEFAULT_SYSTEM_CONFIG
 
 EXIT_NO_COMMAND = 2
 
@@ -39,9 +37,9 @@ COMMANDS = {
 
 GLOBAL_FLAGS = [
     boolean("--debug", "Say more; show causes one to a line, and tracebacks."),
-    path("--dir", "The data directory.", default=DEFAULT_DATA, show_default=True),
-    path("--system-config", "Folder of the vendor's configuration.", default=DEFAULT_SYSTEM_CONFIG),
-    path("--local-config", "Folder of the host's configuration.", default=DEFAULT_LOCAL_CONFIG),
+    path("--dir", "The data directory, by default /var/lib/kvmrkt."),
+    path("--system-config", "Folder of the vendor's configuration, by default /usr/lib/kvmrkt."),
+    path("--local-config", "Folder of the host's configuration, by default /etc/kvmrkt."),
     path("--user-config", "Folder of the user's configuration."),
     value(
         "--insecure-options",
@@ -82,9 +80,13 @@ def root(ctx: click.Context, /, **flags: Any) -> None:
         click.echo("kvmrkt: missing command", err=True)
         click.echo(ctx.get_help(), err=True)
         ctx.exit(EXIT_NO_COMMAND)
+    from kvmrkt.config import GlobalOptions, parse_insecure_options
+
     flags["insecure"] = parse_insecure_options(flags.pop("insecure_options"))
-    flags["dir"] = flags["dir"].resolve()
-    ctx.obj = GlobalOptions(**flags)
+    if flags["dir"] is not None:
+        flags["dir"] = flags["dir"].resolve()
+    # a flag that was not given leaves the default, which is the options' own business
+    ctx.obj = GlobalOptions(**{name: word for name, word in flags.items() if word is not None})
 
 
 def main(words: Sequence[str] | None = None) -> NoReturn:
