@@ -19,6 +19,8 @@ DEFAULT_BYTES = 8 << 30
 _FICLONE = 0x40049409  # linux/fs.h: share the blocks, where the filesystem can
 _FEATURES = "^has_journal,^resize_inode,sparse_super2"
 # no journal: the disk never outlives the pod, and a crash loses what was lost anyway
+_EXTENDED = "assume_storage_prezeroed=1,nodiscard"
+# a new sparse file is zeros: without being told, each guest would write 128 MiB of them
 
 
 def make_scratch(templates: Path, target: Path, size_bytes: int = DEFAULT_BYTES) -> None:
@@ -43,7 +45,7 @@ def _format(template: Path, size_bytes: int) -> None:
             file.truncate(size_bytes)
         run([
             str(mke2fs), "-q", "-F", "-t", "ext4", "-O", _FEATURES, "-m", "0",
-            "-E", "lazy_itable_init=1,nodiscard", "-I", "256", str(temporary),
+            "-E", _EXTENDED, "-I", "256", str(temporary),
         ])  # fmt: skip
         temporary.rename(template)
     finally:
