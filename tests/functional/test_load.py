@@ -18,7 +18,10 @@ BOOTS = 3
 def test_pods_boot_while_every_core_is_busy(kvmrkt: Kvmrkt) -> None:
     with ExitStack() as stack:
         for _ in range(os.cpu_count() or 1):
-            loop = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+            # in a session of its own: the kernel's autogroups would else give all loops one share
+            loop = subprocess.Popen(
+                [sys.executable, "-c", "while True: pass"], start_new_session=True
+            )
             stack.callback(loop.wait)
             stack.callback(loop.kill)
         for number in range(BOOTS):
