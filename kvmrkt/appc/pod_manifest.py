@@ -106,12 +106,9 @@ class PodManifest(Struct, frozen=True):
         return next((app for app in self.apps if app.name == name), None)
 
 
-_DECODER = msgspec.json.Decoder(PodManifest)
-
-
 def parse_pod_manifest(data: bytes) -> PodManifest:
     """Parse and check; raises ManifestError whose message begins with the faulty field's path."""
-    manifest = decode(data, _DECODER, "pod manifest")
+    manifest = decode(data, msgspec.json.Decoder(PodManifest), "pod manifest")
     check(manifest)
     msgspec.structs.force_setattr(manifest, "original", data)
     return manifest

@@ -18,9 +18,6 @@ class AppRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     error: str | None = None
 
 
-_DECODER = msgspec.json.Decoder(AppRecord)
-
-
 def encode_app_record(record: AppRecord) -> bytes:
     """The record as the file's bytes."""
     return msgspec.json.encode(record) + b"\n"
@@ -29,6 +26,6 @@ def encode_app_record(record: AppRecord) -> bytes:
 def decode_app_record(text: bytes) -> AppRecord | None:
     """The record, or None when the file is damaged: a list of pods must not fail on one of them."""
     try:
-        return _DECODER.decode(text)
+        return msgspec.json.decode(text, type=AppRecord)
     except msgspec.MsgspecError:
         return None

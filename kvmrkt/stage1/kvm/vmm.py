@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import select
 import socket
 import subprocess
 from collections.abc import Callable
@@ -103,14 +105,19 @@ class Vmm:
         """End it now, and wait until it is gone."""
         if self.process.poll() is None:
             self.process.kill()
-        self.process.wait(timeout=_KILL_SECONDS)
+        self.wait(_KILL_SECONDS)
 
     def wait(self, timeout_seconds: float) -> int | None:
         """Its status as `subprocess` counts, None when it still runs."""
-        try:
-            return self.process.wait(timeout=timeout_seconds)
-        except subprocess.TimeoutExpired:
-            return None
+        if self.process.poll() is None:
+            ended = select.poll()
+            pidfd = os.pidfd_open(self.process.pid)  # subprocess would look every few milliseconds
+            try:
+                ended.register(pidfd, select.POLLIN)
+                ended.poll(timeout_seconds * 1000)
+            finally:
+                os.close(pidfd)
+        return self.process.poll()
 
     def last_words(self) -> str:
         """The end of what QEMU wrote to standard error."""
