@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from agent_guest import Boot, Guest, booted, prepare_boot
 from real_pods import BUSYBOX, REDIS, Kvmrkt, processes_naming
 
 if TYPE_CHECKING:
@@ -36,3 +37,17 @@ def kvmrkt(tmp_path: Path, store: Path) -> Iterator[Kvmrkt]:
         pod.kill()
         pod.communicate()
     assert processes_naming(str(tmp_path)) == []
+
+
+@pytest.fixture(scope="session")
+def boot(tmp_path_factory: pytest.TempPathFactory) -> Boot:
+    """What a guest boots from, for tests that speak to the agent themselves."""
+    return prepare_boot(tmp_path_factory.mktemp("boot"))
+
+
+@pytest.fixture(scope="module")
+def guest(boot: Boot, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
+    """A guest whose pod runs on without apps: each test adds its own, and removes them."""
+    with booted(boot, tmp_path_factory.mktemp("guest")) as guest:
+        guest.start_pod()
+        yield guest
