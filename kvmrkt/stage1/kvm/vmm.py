@@ -8,9 +8,10 @@ import socket
 import subprocess
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
+
+import msgspec
 
 from kvmrkt.errors import VmmError, describe
 from kvmrkt.process import find_program, spawn
@@ -21,12 +22,11 @@ _STDERR_LIMIT_BYTES = 4096
 _KILL_SECONDS = 10
 
 
-@dataclass(slots=True)
-class Wires:
+class Wires(msgspec.Struct):
     """Socket pairs between this process and QEMU; nothing is named in a filesystem."""
 
-    ours: dict[str, socket.socket] = field(default_factory=dict)
-    theirs: dict[str, socket.socket] = field(default_factory=dict)
+    ours: dict[str, socket.socket] = {}
+    theirs: dict[str, socket.socket] = {}
 
     def add(self, name: str) -> None:
         """A new pair; QEMU's end is handed over at its start."""
