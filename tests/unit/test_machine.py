@@ -66,6 +66,11 @@ def test_images_are_read_only_and_the_scratch_disk_is_not() -> None:
     assert ["read-only=on" in drive for drive in drives] == [True, False]
 
 
+def test_the_scratch_disk_never_waits_for_the_hosts_disk() -> None:
+    drives = values(qemu_argv(QEMU, a_machine()), "-blockdev")
+    assert ["cache.no-flush=on" in drive for drive in drives] == [False, True]
+
+
 def test_memory_is_shared_only_for_virtiofs() -> None:
     without = qemu_argv(QEMU, a_machine())
     assert not any("memfd" in word for word in without)

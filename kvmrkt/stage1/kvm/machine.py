@@ -188,8 +188,11 @@ def _blockdev(disk: DiskImage) -> str:
     read_only = "on" if disk.read_only else "off"
     # rendered images are shared by all pods and never written: no lock is wanted on them
     locking = "off" if disk.read_only else "on"
+    # what a pod writes does not outlive the host: a flush would only wait for the host's disk
+    flush = "" if disk.read_only else "cache.no-flush=on,"
     return (
         f"driver=raw,node-name={disk.serial},read-only={read_only},discard=unmap,"
+        f"{flush}"
         f"file.driver=file,file.locking={locking},file.filename={_escaped(disk.path)}"
     )
 
