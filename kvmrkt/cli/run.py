@@ -98,7 +98,7 @@ def _help_records(
 
 
 def _app_request(words: AppWords) -> AppRequest:
-    from kvmrkt.pods.volume_flags import parse_mount
+    from kvmrkt.cli.volume_flags import parse_mount
 
     flags = _APP_COMMAND.make_context("run", words.flags).params
     return AppRequest(
@@ -169,7 +169,7 @@ def command(ctx: click.Context, /, **flags: Any) -> int:
 
 
 def _pod_request(apps: list[AppRequest], flags: dict[str, Any]) -> PodRequest:
-    from kvmrkt.pods.volume_flags import parse_mount, parse_volume
+    from kvmrkt.cli.volume_flags import parse_mount, parse_volume
 
     return PodRequest(
         apps=tuple(apps),
@@ -177,7 +177,6 @@ def _pod_request(apps: list[AppRequest], flags: dict[str, Any]) -> PodRequest:
         mounts=tuple(parse_mount(text) for text in flags["mount"]),
         environment=_variables(flags["set_env"], "--set-env"),
         hostname=flags["hostname"],
-        interactive=flags["interactive"],
     )
 
 

@@ -45,4 +45,3 @@ class PodRequest(msgspec.Struct, frozen=True, kw_only=True):
     mounts: tuple[MountRequest, ...] = ()
     environment: tuple[tuple[str, str], ...] = ()
     hostname: str | None = None
-    interactive: bool = False

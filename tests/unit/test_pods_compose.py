@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from kvmrkt.appc.image_manifest import parse_image_manifest
+from kvmrkt.cli.volume_flags import parse_mount, parse_volume
 from kvmrkt.errors import ManifestError, UsageError
 from kvmrkt.pods.compose import ImageFacts, compose
 from kvmrkt.pods.request import AppRequest, MountRequest, PodRequest
-from kvmrkt.pods.volume_flags import parse_mount, parse_volume
 
 POINTS = [{"name": "data", "path": "/data"}]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kvmrkt.appc import types
 from kvmrkt.appc.pod_manifest import Volume
+from kvmrkt.cli.values import parse_bool
 from kvmrkt.errors import UsageError
 from kvmrkt.pods.request import MountRequest
 
@@ -47,7 +48,7 @@ def parse_volume(text: str) -> Volume:
     if unknown := set(fields) - _VOLUME_KEYS[kind]:
         raise UsageError(f"invalid --volume {text}: unknown key {min(unknown)} for kind={kind}")
     try:
-        read_only = _boolean(fields.get("readOnly", "false"))
+        read_only = parse_bool(fields.get("readOnly", "false"))
         if kind == "host":
             return _host_volume(name, fields, read_only)
         mode = fields.get("mode", "0755")
@@ -56,7 +57,7 @@ def parse_volume(text: str) -> Volume:
         uid, gid = int(fields.get("uid", "0")), int(fields.get("gid", "0"))
         if min(uid, gid) < 0 or max(uid, gid) >= 1 << 32:
             raise ValueError("an ID is out of range")
-    except ValueError as error:
+    except (ValueError, UsageError) as error:
         raise UsageError(f"invalid --volume {text}: {error}") from None
     return Volume(name=name, kind=kind, read_only=read_only, mode=mode, uid=uid, gid=gid)
 
@@ -65,16 +66,8 @@ def _host_volume(name: str, fields: dict[str, str], read_only: bool) -> Volume:
     source = fields.get("source", "")
     if not source.startswith("/"):
         raise ValueError("kind=host needs source=/absolute/path")
-    recursive = _boolean(fields.get("recursive", "true"))
+    recursive = parse_bool(fields.get("recursive", "true"))
     return Volume(name=name, kind="host", source=source, read_only=read_only, recursive=recursive)
-
-
-def _boolean(text: str) -> bool:
-    if text in ("1", "t", "T", "true", "TRUE", "True"):
-        return True
-    if text in ("0", "f", "F", "false", "FALSE", "False"):
-        return False
-    raise ValueError(f'"{text}" is not true or false')
 
 
 def _pairs(text: str, flag: str) -> list[tuple[str, str]]:
