@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from guest_double import GREETING, HELLO, GuestDouble, Notes, a_pod, an_app, supervise
 
-from kvmrkt.errors import AppStartError, GuestError, KvmrktError, VmmError
+from kvmrkt.errors import AppStartError, EngineError, GuestError, KvmrktError, VmmError
 from kvmrkt.stage1.kvm.monitor import MachineStoppedError
 
 if TYPE_CHECKING:
@@ -158,8 +158,20 @@ def test_a_second_signal_ends_the_pod_at_once(tmp_path: Path) -> None:
         await guest.answer("pod.stop")
         os.kill(os.getpid(), signal.SIGTERM)
 
-    with pytest.raises(KvmrktError, match="killed on request"):
+    with pytest.raises(EngineError, match="killed on request"):
         supervise(tmp_path, a_pod(), script)
+
+
+def test_a_signal_before_the_apps_run_is_no_failure_of_the_engine(tmp_path: Path) -> None:
+    async def script(guest: GuestDouble) -> None:
+        await guest.notify("hello", **HELLO)
+        request = await guest.control.receive()
+        assert request["method"] == "pod.start"
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(KvmrktError, match="killed on request") as caught:
+        supervise(tmp_path, a_pod(), script)
+    assert not isinstance(caught.value, EngineError)
 
 
 HOSTILE = {

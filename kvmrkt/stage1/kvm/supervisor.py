@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from kvmrkt.errors import AppStartError, GuestError, KvmrktError, VmmError
+from kvmrkt.errors import AppStartError, EngineError, GuestError, KvmrktError, VmmError
 from kvmrkt.stage1.kvm.agent import (
     Agent,
     AgentFailed,
@@ -128,7 +128,9 @@ class Supervisor:
             await self._drain(streams)
             return pod_status(self._heard.exits)
         except _Interrupted:
-            raise KvmrktError("the pod was killed on request, before its apps had ended") from None
+            # a pod that ran keeps its records, as after any failure of the engine
+            kind = EngineError if self._heard.started else KvmrktError
+            raise kind("the pod was killed on request, before its apps had ended") from None
         finally:
             conversation.cancel()
             await self._close()
