@@ -1,6 +1,6 @@
 """What a text that names an image means, by rkt's rules (reference, C.4).
 
-Every reference prints as a text that parses to the same reference, if no file has that name.
+Every reference prints as a text that parses to it again, if no file has that name.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 DOCKER_HUB = "registry-1.docker.io"
 _HUB_ALIASES = ("docker.io", "index.docker.io", DOCKER_HUB)
 _LABEL_ORDER = {"version": 0, "os": 1, "arch": 2}
-_OPAQUE_SCHEMES = ("docker", "oci", "docker-archive", "cimd")
-"""Schemes that need no // after the colon."""
+_OPAQUE_SCHEMES = ("docker", "oci", "docker-archive", "cimd")  # these need no //
 
 _REGISTRY = re.compile(
     r"(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*|\[[0-9a-f:.]+\])"
