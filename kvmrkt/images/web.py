@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import socket
 import ssl
 import time
@@ -27,6 +28,7 @@ _CHUNK_BYTES = 1 << 18
 _SMALL_SECONDS = 120.0
 """How long a small file may take as a whole, however steadily it drips."""
 _MAX_CAUSES = 20
+_SELF_EXPLAINING = (socket.gaierror, ssl.SSLError, http.client.IncompleteRead)
 
 
 class SmallFile(msgspec.Struct, frozen=True):
@@ -147,8 +149,8 @@ def _explain(error: Exception) -> tuple[str, str | None]:
         reason = f"more than {MAX_REDIRECTS} redirects"
     elif isinstance(error, requests.Timeout | raw.TimeoutError):
         reason = "the server does not answer: timed out"
-    elif isinstance(inner, raw.IncompleteRead):
-        reason = f"the connection broke after {inner.partial} bytes; {inner.expected} are missing"
+    elif isinstance(inner, http.client.IncompleteRead):
+        reason = "the connection broke before the end"
     elif isinstance(inner, OSError) and inner.strerror:
         reason = inner.strerror
     if isinstance(error, requests.exceptions.ProxyError):
@@ -160,7 +162,7 @@ def _innermost(error: BaseException) -> BaseException:
     """The first cause; what requests wraps around it is about its own machinery."""
     for _ in range(_MAX_CAUSES):
         cause = error.__cause__ or error.__context__
-        if cause is None or isinstance(error, socket.gaierror | ssl.SSLError):
+        if cause is None or isinstance(error, _SELF_EXPLAINING):
             break
         error = cause
     return error

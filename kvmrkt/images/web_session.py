@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import ssl
-from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -44,7 +43,6 @@ class WebSession(requests.Session):
             {"User-Agent": f"kvmrkt/{__version__}", "Accept": "*/*", "Accept-Encoding": "identity"}
         )
         self.auth = _from_url  # any at all keeps requests from reading ~/.netrc
-        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # a jar minds no ports
         for prefix in ("https://", "http://"):
             self.mount(prefix, _Adapter(insecure, credentials))
         if insecure.tls:  # the user was told once; not again for every connection
@@ -87,6 +85,7 @@ class _Adapter(HTTPAdapter):
         if not url.lower().startswith("https://") and not self._insecure.http:
             raise PlainHttpError(f"plain http is not safe: {shown_url(url)}", request=request)
         request = request.copy()
+        request.headers.pop("Cookie", None)  # a cookie jar minds no ports, and nobody needs one
         marked = request.headers.pop(_NO_CREDENTIALS, None) is not None
         if self._credentials is not None and not marked and "Authorization" not in request.headers:
             request.headers.update(self._credentials.headers_for(request.method or "GET", url))
