@@ -22,7 +22,7 @@ from kvmrkt.images.openpgp_problems import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 MAX_KEYS = 64
@@ -142,23 +142,50 @@ def verify(
 ) -> Signer:
     """Whose good signature the file bears; one by a trusted key is enough.
 
-    Raises SignatureError with the reason if there is none, ImageError if the file is not readable.
+    `what` and `name` as for `check_issuer`. Raises SignatureError with the reason if there is
+    none, ImageError if the file cannot be read.
     """
     check_issuer(signature, keys, what, name=name)
+    reasons: list[str] = []
+    for result in _results(signature, file, keys, what):
+        if isinstance(result, Signer):
+            return result
+        reasons.append(result)
+    raise _not_good(what, reasons)
+
+
+def good_signers(
+    signature: Signature, file: Path, keys: Sequence[PublicKey], what: str, *, name: str = ""
+) -> list[Signer]:
+    """All whose good signature the file bears, at least one; otherwise as `verify`.
+
+    For whoever learns only later which of the keys will do.
+    """
+    check_issuer(signature, keys, what, name=name)
+    results = list(_results(signature, file, keys, what))
+    signers = [result for result in results if isinstance(result, Signer)]
+    if not signers:
+        raise _not_good(what, [result for result in results if isinstance(result, str)])
+    return signers
+
+
+def _not_good(what: str, reasons: list[str]) -> SignatureError:
+    return SignatureError(f"cannot verify {what}: {'; '.join(dict.fromkeys(reasons))}")
+
+
+def _results(
+    signature: Signature, file: Path, keys: Sequence[PublicKey], what: str
+) -> Iterator[Signer | str]:
+    """What became of each signature that one of the keys may have made."""
     try:
         with file.open("rb"):
             pass
     except OSError as error:
         raise ImageError(f"cannot verify {what}") from error
-    reasons: list[str] = []
     for issuer, raw in zip(signature.issuers, signature.packets, strict=True):
         for key in keys:
             if _issued_by(issuer, key):
-                result = _verify_one(raw, issuer, file, key)
-                if isinstance(result, Signer):
-                    return result
-                reasons.append(result)
-    raise SignatureError(f"cannot verify {what}: {'; '.join(dict.fromkeys(reasons))}")
+                yield _verify_one(raw, issuer, file, key)
 
 
 def _verify_one(raw: bytes, issuer: str, file: Path, key: PublicKey) -> Signer | str:
@@ -192,15 +219,16 @@ def _public_key(raw: bytes, source: str) -> PublicKey:
 
     try:
         cert = Cert.from_bytes(raw)
+        identities, problem = identities_and_problem(cert)
+        subkeys = [
+            packet.fingerprint
+            for packet in cert_packets(cert)
+            if packet.tag == Tag.PublicSubkey and packet.fingerprint  # None: of unknown make
+        ]
+        armored = str(cert).encode("ascii")
     except RuntimeError as error:
         raise SignatureError(f"{source}: {reason(error)}") from None
-    identities, problem = identities_and_problem(cert)
-    subkeys = [
-        packet.fingerprint for packet in cert_packets(cert) if packet.tag == Tag.PublicSubkey
-    ]
-    return PublicKey(
-        cert.fingerprint, identities, tuple(subkeys), problem, str(cert).encode("ascii")
-    )
+    return PublicKey(cert.fingerprint, identities, tuple(subkeys), problem, armored)
 
 
 def _issued_by(issuer: str, key: PublicKey) -> bool:

@@ -20,11 +20,12 @@ from kvmrkt.images.openpgp import (
     MAX_SIGNATURES,
     Signer,
     check_issuer,
+    good_signers,
     read_keys,
     read_signature,
     verify,
 )
-from kvmrkt.images.openpgp_packets import MAX_BYTES
+from kvmrkt.images.openpgp_packets import MAX_BYTES, PUBLIC_SUBKEY, read_packets
 
 CONTENT = b"an image"
 
@@ -111,6 +112,10 @@ def test_one_good_signature_of_two_is_enough(keys: Keys, file: Path, join: str) 
     bad = keys.gpg.sign(keys.ed, b"another", form) + keys.gpg.sign(keys.rsa, CONTENT, form)
     trusted = (keys.gpg.export(keys.ed), keys.gpg.export(keys.rsa))
     assert check(bad, file, *trusted).fingerprint == keys.rsa
+    public = [key for data in trusted for key in read_keys(data, "key")]
+    for signature, signers in ((both, [keys.ed, keys.rsa]), (bad, [keys.rsa])):
+        found = good_signers(read_signature(signature, "a.asc"), file, public, "it")
+        assert [signer.fingerprint for signer in found] == signers
 
 
 def test_a_changed_file_is_refused(keys: Keys, file: Path) -> None:
@@ -236,6 +241,16 @@ def test_a_signature_older_than_its_key_is_refused(keys: Keys, file: Path) -> No
     key = keys.gpg.new_key("young@example.com", at=LATER)
     signature = keys.gpg.sign(key, CONTENT, "--ignore-time-conflict", at=THEN)
     refused(signature, file, keys.gpg.export(key))
+
+
+def test_a_subkey_of_unknown_make_is_passed_over(keys: Keys, file: Path) -> None:
+    key = keys.gpg.new_key("strange@example.com")
+    keys.gpg.add_subkey(key, "ed25519", "auth")
+    data = bytearray(keys.gpg.run("--export", key))
+    subkey = next(one for one in read_packets(bytes(data), "") if one.tag == PUBLIC_SUBKEY)
+    data[data.index(subkey.raw) + 2] = 9  # its version
+    assert check(keys.gpg.sign(key, CONTENT), file, bytes(data)).fingerprint == key
+    assert read_keys(bytes(data), "key")[0].subkeys == ()
 
 
 def test_a_missing_file_is_an_error_of_its_own(keys: Keys, tmp_path: Path) -> None:
