@@ -14,8 +14,9 @@ from kvmrkt.appc.image_manifest import encode as encode_image_manifest
 from kvmrkt.appc.pod_manifest import PodManifest
 from kvmrkt.appc.pod_manifest import encode as encode_pod_manifest
 from kvmrkt.errors import EXIT_FAILURE, AppStartError, EngineError, UsageError, describe
+from kvmrkt.fetching import fetch_policy, open_store
 from kvmrkt.images.find import find_image
-from kvmrkt.images.store import Image, Store
+from kvmrkt.images.policy import PullPolicy  # noqa: TC001 - msgspec reads the types
 from kvmrkt.images.tree import tree_for
 from kvmrkt.pods.compose import ImageFacts, compose
 from kvmrkt.pods.directory import PodDirectory
@@ -29,6 +30,7 @@ from kvmrkt.stage1.kvm.translate import Streams, translate
 
 if TYPE_CHECKING:
     from kvmrkt.config import GlobalOptions
+    from kvmrkt.images.store import Image
     from kvmrkt.pods.request import PodRequest
     from kvmrkt.trace import Trace
 
@@ -37,7 +39,7 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How a pod is run, beside what is in it."""
 
     stage1: Stage1Choice
-    pull_policy: str = "new"
+    pull_policy: PullPolicy = "new"
     accelerator: str = "auto"
     boot_timeout_seconds: float | None = None
     uuid_file: Path | None = None
@@ -57,17 +59,11 @@ def run_pod(
     A pod that could not be started leaves nothing behind; one that ran stays, exited, for
     `status`, `logs` and `gc`. Raises KvmrktError.
     """
-    with Store(host.data) as store:
-        stage1 = find_stage1(store, options.stage1, host.data, host.insecure, host.system_config)
+    with open_store(host) as store:
+        policy = fetch_policy(host, options.pull_policy, report=warn)
+        stage1 = find_stage1(store, options.stage1, policy, host.system_config)
         images = [
-            find_image(
-                store,
-                app.image,
-                insecure=host.insecure,
-                pull_policy=options.pull_policy,
-                signature=app.signature,
-            )
-            for app in request.apps
+            find_image(store, app.image, policy, signature=app.signature) for app in request.apps
         ]
         manifests = {image.id: image.manifest() for image in images}
         for manifest in manifests.values():

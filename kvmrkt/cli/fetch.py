@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kvmrkt.cli.command import global_options, note, note_error
+from kvmrkt.cli.command import global_options, note
 from kvmrkt.cli.flags import boolean, flag_table, path, value
 from kvmrkt.cli.grammar import AppWords, sort_words
-from kvmrkt.errors import ImageNotFoundError, UsageError
+from kvmrkt.errors import UsageError
 
 if TYPE_CHECKING:
-    from kvmrkt.images.store import Image, Store
+    from kvmrkt.images.policy import PullPolicy
 
 _FETCH_FLAGS = [
     boolean("--full", "Print image IDs with 64 digits instead of 32."),
@@ -21,6 +21,8 @@ _FETCH_FLAGS = [
         "--pull-policy", "When to look outside the store.", default="update", show_default=True,
         type=click.Choice(["never", "new", "update"]),
     ),
+    boolean("--store-only", "As --pull-policy=never.", hidden=True),
+    boolean("--no-store", "As --pull-policy=update.", hidden=True),
 ]  # fmt: skip
 _IMAGE_FLAGS = [path("--signature", "The detached signature of the image before the flag.")]
 _IMAGE_COMMAND = click.Command("image", params=list(_IMAGE_FLAGS), add_help_option=False)
@@ -56,33 +58,41 @@ def _signature(words: AppWords) -> Path | None:
 def fetch(ctx: click.Context, /, **flags: Any) -> None:
     """Print the ID of each image once it is in the store, its root filesystem made."""
     from kvmrkt.appc.types import FETCH_DIGITS, KEY_DIGITS, shorten_image_id
+    from kvmrkt.cli.key_review import terminal_review
+    from kvmrkt.cli.progress import terminal_progress
+    from kvmrkt.fetching import fetch_policy, open_store
     from kvmrkt.images.find import find_image
-    from kvmrkt.images.store import Store
+    from kvmrkt.images.tree import tree_for
 
     images: list[tuple[str, Path | None]] = ctx.meta["images"]
     if not images:
         raise UsageError("must provide at least one image")
     options = global_options(ctx)
+    policy = fetch_policy(
+        options,
+        _pull_policy(flags),
+        report=_report,
+        confirm=terminal_review(err=True),
+        progress=terminal_progress(),
+    )
     if options.insecure.image:
         note("warning: image signature verification has been disabled")
-    with Store(options.data) as store:
+    with open_store(options) as store:
         for text, signature in images:
-            image = find_image(
-                store,
-                text,
-                insecure=options.insecure,
-                pull_policy=flags["pull_policy"],
-                signature=signature or flags["signature"],
-            )
-            _render(store, image)
+            given = signature or flags["signature"]
+            image = find_image(store, text, policy, signature=given)
+            tree_for(store, image.id)  # now, so that the first pod need not wait for it
             click.echo(shorten_image_id(image.id, KEY_DIGITS if flags["full"] else FETCH_DIGITS))
 
 
-def _render(store: Store, image: Image) -> None:
-    """Make the root filesystem now, so that the first pod need not wait for it."""
-    from kvmrkt.images.tree import tree_for
+def _pull_policy(flags: dict[str, Any]) -> PullPolicy:
+    if flags["store_only"] and flags["no_store"]:
+        raise UsageError("both --store-only and --no-store specified")
+    if flags["store_only"] or flags["no_store"]:
+        return "never" if flags["store_only"] else "update"
+    policy: PullPolicy = flags["pull_policy"]
+    return policy
 
-    try:
-        tree_for(store, image.id)
-    except ImageNotFoundError as error:  # a dependency may be fetched next
-        note_error("cannot make the root filesystem yet", error)
+
+def _report(line: str) -> None:
+    click.echo(f"image: {line}", err=True)

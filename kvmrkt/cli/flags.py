@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-def boolean(name: str, text: str) -> click.Option:
+def boolean(name: str, text: str, **attributes: Any) -> click.Option:
     """A flag that is false unless it is given."""
-    return OptionalValue([name], type=GO_BOOL, default=False, metavar="", help=text)
+    return OptionalValue([name], type=GO_BOOL, default=False, metavar="", help=text, **attributes)
 
 
 def value(name: str, text: str, **attributes: Any) -> click.Option:

@@ -18,6 +18,8 @@ from kvmrkt.cli.command import (
 from kvmrkt.cli.fetch import fetch
 from kvmrkt.cli.group import PrefixGroup
 from kvmrkt.cli.image_list import image_list
+from kvmrkt.cli.image_unpack import export, extract, render
+from kvmrkt.cli.image_verify import image_verify
 from kvmrkt.errors import ImageNotFoundError, ManifestError, UsageError
 
 if TYPE_CHECKING:
@@ -142,5 +144,9 @@ image.add_command(remove, "rm")
 image.add_command(cat_manifest, "cat-manifest")
 image.add_command(collect, "gc")
 image.add_command(fetch, "fetch")
+image.add_command(export, "export")
+image.add_command(extract, "extract")
+image.add_command(render, "render")
+image.add_command(image_verify, "verify")
 for _name, _command in image.commands.items():
     _command.name = _name

@@ -28,7 +28,8 @@ def collect_garbage(
     """Remove, and say what: ("image", ID), ("tree", ID), ("temporary file" or "orphan", name).
 
     Images go that were last used longer ago than the grace period and that no pod has; trees that
-    no image and no pod refers to; then files of imports that were killed.
+    no image and no pod refers to; then files of imports that were killed, and downloads that
+    broke off longer ago than the grace period.
     """
     now_ns = time.time_ns()
     for image in store.images():
@@ -39,6 +40,7 @@ def collect_garbage(
     wanted = trees_in_use | {name for image in images if (name := _tree_of(store, image))}
     yield from _unwanted_trees(store, wanted)
     yield from _stale_temporaries(store, now_ns / 1e9 - _FRESH_SECONDS)
+    yield from _old_downloads(store, (now_ns - grace_ns) / 1e9)
     with store.frozen() as claimed:
         orphans = list(_remove_orphans(store, claimed))
     yield from orphans
@@ -79,10 +81,23 @@ def _stale_temporaries(store: Store, before_seconds: float) -> Iterator[tuple[st
         yield "temporary file", path.name
 
 
+def _old_downloads(store: Store, before_seconds: float) -> Iterator[tuple[str, str]]:
+    """Downloads that nobody has gone on with. One that goes on meanwhile loses only its name."""
+    for path in sorted((store.data.cas / "partial").glob("*")):
+        with storing(f"remove {path}"):
+            try:
+                if path.stat().st_mtime > before_seconds:
+                    continue
+            except FileNotFoundError:
+                continue
+            path.unlink(missing_ok=True)
+        yield "partial download", path.name
+
+
 def _remove_orphans(store: Store, claimed: set[str]) -> Iterator[tuple[str, str]]:
     """What belongs to images that the index does not have."""
     cas = store.data.cas
-    for pattern in ("blob/sha512/*/*", "imageManifest/sha512/*/*"):
+    for pattern in ("blob/sha512/*/*", "imageManifest/sha512/*/*", "signature/sha512/*/*"):
         for path in sorted(cas.glob(pattern)):
             if path.name not in claimed:
                 with storing(f"remove {path}"):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _BUSY_SECONDS = 30.0
 
 _SCHEMA = """
@@ -30,7 +30,8 @@ CREATE TABLE images (
     import_time_ns INTEGER NOT NULL,
     latest INTEGER NOT NULL,
     newest_seconds INTEGER NOT NULL,
-    implied_folders TEXT NOT NULL
+    implied_folders TEXT NOT NULL,
+    signer TEXT NOT NULL DEFAULT ''
 ) WITHOUT ROWID;
 CREATE INDEX images_by_name ON images (name);
 CREATE TABLE sources (
@@ -38,13 +39,27 @@ CREATE TABLE sources (
     location TEXT NOT NULL,
     stamp TEXT NOT NULL,
     image_id TEXT NOT NULL REFERENCES images (id) ON DELETE CASCADE,
+    expires_seconds INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (kind, location)
 ) WITHOUT ROWID;
 """
 
+_MIGRATIONS = {
+    1: """
+ALTER TABLE images ADD COLUMN signer TEXT NOT NULL DEFAULT '';
+ALTER TABLE sources ADD COLUMN expires_seconds INTEGER NOT NULL DEFAULT 0;
+""",
+}
+"""What makes a schema of one version into the next."""
+
+_KEPT_BACKUPS = 5
+
 
 class Row(msgspec.Struct, frozen=True):
-    """One image in the index; `labels` is JSON, the folders are a JSON list of base64 names."""
+    """One image in the index; `labels` is JSON, the folders are a JSON list of base64 names.
+
+    `signer` is the fingerprint of the key whose signature was verified, "" if none was.
+    """
 
     id: str
     name: str
@@ -54,9 +69,18 @@ class Row(msgspec.Struct, frozen=True):
     latest: int
     newest_seconds: int
     implied_folders: str
+    signer: str = ""
 
 
-_COLUMNS = "id, name, labels, size_bytes, import_time_ns, latest, newest_seconds, implied_folders"
+class SourceRow(NamedTuple):
+    """What is remembered of a source; see `store.Source`."""
+
+    stamp: str
+    image_id: str
+    expires_seconds: int
+
+
+_COLUMNS = ", ".join(field.name for field in msgspec.structs.fields(Row))
 _FIND = f"SELECT {_COLUMNS} FROM images"  # noqa: S608 - no text from outside
 
 
@@ -78,7 +102,7 @@ class Index:
                 hint="use the newer kvmrkt that wrote it, or another --dir",
             )
         if version < SCHEMA_VERSION:
-            self._make()
+            self._bring_up_to_date()
 
     def close(self) -> None:
         """Close the file; the index cannot be used afterwards."""
@@ -97,19 +121,21 @@ class Index:
             self._connection.execute("COMMIT")
 
     def put(self, row: Row) -> None:
-        """Add an image; one that is there stays, and only may become `latest`."""
+        """Add an image; one that is there stays, and only may become `latest`, or signed."""
         self._connection.execute(
-            f"INSERT INTO images ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
-            " ON CONFLICT (id) DO UPDATE SET latest = max(latest, excluded.latest)",
-            (row.id, row.name, row.labels, row.size_bytes, row.import_time_ns)
-            + (row.latest, row.newest_seconds, row.implied_folders),
+            f"INSERT INTO images ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
+            " ON CONFLICT (id) DO UPDATE SET latest = max(latest, excluded.latest),"
+            " size_bytes = excluded.size_bytes,"
+            " signer = iif(excluded.signer = '', signer, excluded.signer)",
+            msgspec.structs.astuple(row),
         )
 
-    def put_source(self, kind: str, location: str, stamp: str, image_id: str) -> None:
+    def put_source(self, kind: str, location: str, row: SourceRow) -> None:
         """Remember that a source in this state is that image."""
         self._connection.execute(
-            "INSERT OR REPLACE INTO sources (kind, location, stamp, image_id) VALUES (?, ?, ?, ?)",
-            (kind, location, stamp, image_id),
+            "INSERT OR REPLACE INTO sources (kind, location, stamp, image_id, expires_seconds)"
+            " VALUES (?, ?, ?, ?, ?)",
+            (kind, location, *row),
         )
 
     def remove(self, image_id: str) -> bool:
@@ -125,14 +151,15 @@ class Index:
             (kind, location, stamp),
         )
 
-    def source(self, kind: str, location: str) -> tuple[str, str] | None:
-        """The stamp and the image ID remembered for a source."""
+    def source(self, kind: str, location: str) -> SourceRow | None:
+        """What is remembered of a source."""
         with self._errors("read"):
             found = self._connection.execute(
-                "SELECT stamp, image_id FROM sources WHERE kind = ? AND location = ?",
+                "SELECT stamp, image_id, expires_seconds FROM sources"
+                " WHERE kind = ? AND location = ?",
                 (kind, location),
             ).fetchone()
-        return None if found is None else (found[0], found[1])
+        return None if found is None else SourceRow(*found)
 
     def get(self, image_id: str) -> Row | None:
         """The image with exactly this ID."""
@@ -156,13 +183,34 @@ class Index:
         version: int = self._connection.execute("PRAGMA user_version").fetchone()[0]
         return version
 
-    def _make(self) -> None:
+    def _bring_up_to_date(self) -> None:
         with self.writing():
-            if self._version() == SCHEMA_VERSION:
-                return  # another process was faster
-            for statement in _SCHEMA.split(";"):
-                self._connection.execute(statement)
-            self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            version = self._version()  # another process may have been faster
+            if version:
+                self._back_up(version)
+            while version < SCHEMA_VERSION:
+                script = _MIGRATIONS[version] if version else _SCHEMA
+                for statement in script.split(";"):
+                    self._connection.execute(statement)
+                version = version + 1 if version else SCHEMA_VERSION
+                self._connection.execute(f"PRAGMA user_version = {version}")
+
+    def _back_up(self, version: int) -> None:
+        """Copy the index as it is before a migration; only the newest copies stay."""
+        import shutil
+        import time
+
+        folder = self._path.with_name("index-backups")
+        try:
+            folder.mkdir(mode=0o750, exist_ok=True)
+            copy = folder / f"{time.time_ns():020d}-version-{version}.sqlite3"
+            shutil.copyfile(self._path, copy)
+            for old in sorted(folder.iterdir())[:-_KEPT_BACKUPS]:
+                old.unlink(missing_ok=True)
+        except OSError as error:
+            raise StoreError(
+                f"cannot keep a copy of the image store's index in {folder}"
+            ) from error
 
     def _one(self, query: str, values: Sequence[str]) -> Row | None:
         rows = self._all(query, values)

@@ -7,9 +7,11 @@ else of the store.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import tempfile
+import time
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING
 
@@ -20,10 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-_UNPRIVILEGED_ID = 65534
-_SHOWN_LINES = 5
-
-_OPTIONS = (
+OPTIONS = (
     "-tar",
     "-noappend",  # the file exists already, empty
     "-comp", "lz4",
@@ -32,45 +31,89 @@ _OPTIONS = (
     "-no-progress",
     "-quiet",
 )  # fmt: skip
+_UNPRIVILEGED_ID = 65534
+_SHOWN_LINES = 5
+_PIPE_BYTES = 1 << 20
+_EPOCH_AT = 8
+"""Where the superblock has the file system's time (kernel, fs/squashfs/squashfs_fs.h)."""
 
 
-def squash_file(out: Path, archive: IO[bytes], newest_seconds: int) -> None:
+def epoch_for(newest_seconds: int) -> int:
+    """The moment a new tree is made at: now, but no time of the image may lie after it."""
+    return max(int(time.time()), newest_seconds)
+
+
+def epoch_of(tree: Path) -> int:
+    """The moment an existing tree was made at."""
+    with tree.open("rb") as file:
+        return int.from_bytes(file.read(_EPOCH_AT + 4)[_EPOCH_AT:], "little")
+
+
+def squash_file(out: Path, archive: IO[bytes], epoch_seconds: int) -> None:
     """Make the squashfs `out`, which must exist, of a whole archive file; no byte passes here."""
-    with _mksquashfs(out, archive, newest_seconds):
+    with _mksquashfs(out, archive, epoch_seconds):
         pass
 
 
 @contextmanager
-def squashing(out: Path, newest_seconds: int) -> Iterator[IO[bytes]]:
-    """A pipe: what the body writes to it, a tar stream, becomes the squashfs `out`."""
-    with _mksquashfs(out, subprocess.PIPE, newest_seconds) as child:
+def squashing(out: Path, epoch_seconds: int) -> Iterator[SquashPipe]:
+    """A pipe: what the body writes to it, a tar stream, becomes the squashfs `out`.
+
+    mksquashfs cuts all times to the epoch, its own root folder's too: the same stream and epoch
+    give the same bytes. Raises StoreError if it fails; if the body raises, that goes first.
+    """
+    with _mksquashfs(out, subprocess.PIPE, epoch_seconds) as child:
         assert child.stdin is not None
+        fcntl.fcntl(child.stdin, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        pipe = SquashPipe(child.stdin)
+        yield pipe
+        pipe.close()
+
+
+class SquashPipe:
+    """The way into mksquashfs. When it has died, its exit status tells; writing goes on."""
+
+    def __init__(self, pipe: IO[bytes]) -> None:
+        """`pipe` is closed with this."""
+        self._pipe = pipe
+        self._broken = False
+
+    def write(self, piece: bytes) -> None:
+        """Hand a piece over."""
+        if not self._broken:
+            try:
+                self._pipe.write(piece)
+            except BrokenPipeError:
+                self._broken = True
+
+    def close(self) -> None:
+        """Say that the stream is whole."""
         try:
-            yield child.stdin
-            child.stdin.close()
+            self._pipe.close()
         except BrokenPipeError:
-            pass  # it died; how is told by its exit status
+            self._broken = True
 
 
 @contextmanager
 def _mksquashfs(
-    out: Path, stdin: IO[bytes] | int, newest_seconds: int
+    out: Path, stdin: IO[bytes] | int, epoch_seconds: int
 ) -> Iterator[subprocess.Popen[bytes]]:
     program = process.find_program(
         "mksquashfs", package="squashfs-tools", also=("/usr/bin/mksquashfs",)
     )
     with out.open("r+b") as target, tempfile.TemporaryFile() as said:
+        target.truncate()
         privileged = os.geteuid() == 0
         if privileged:
             os.fchown(target.fileno(), _UNPRIVILEGED_ID, _UNPRIVILEGED_ID)
-        argv = [os.fspath(program), "-", f"/proc/self/fd/{target.fileno()}", *_OPTIONS]
+        argv = [os.fspath(program), "-", f"/proc/self/fd/{target.fileno()}", *OPTIONS]
         child = process.spawn(
             [*argv, "-processors", str(len(os.sched_getaffinity(0)))],
             stdin=stdin,
             stdout=said,
             stderr=said,
             pass_fds=(target.fileno(),),
-            env={"SOURCE_DATE_EPOCH": str(newest_seconds), "PATH": os.defpath},
+            env={"SOURCE_DATE_EPOCH": str(epoch_seconds), "PATH": os.defpath},
             die_with_parent=True,
             setup=_drop_privileges if privileged else None,
         )
@@ -85,14 +128,21 @@ def _mksquashfs(
                 _close_quietly(child.stdin)
         if status:
             said.seek(0)
-            text = said.read().decode(errors="replace").strip()
-            raise StoreError(
-                "cannot make the root filesystem of an image",
-                details="\n".join(text.splitlines()[-_SHOWN_LINES:]),
-            ) from process.ProcessError(argv, status, text)
+            raise _failure(argv, status, said.read().decode(errors="replace").strip())
         if privileged:
             os.fchown(target.fileno(), 0, 0)
         os.fsync(target.fileno())
+
+
+def _failure(argv: list[str], status: int, text: str) -> StoreError:
+    full = "No space left on device" in text
+    error = StoreError(
+        "cannot make the root filesystem of an image",
+        hint="free some space, or use another --dir" if full else None,
+        details="\n".join(text.splitlines()[-_SHOWN_LINES:]),
+    )
+    error.__cause__ = process.ProcessError(argv, status, text)
+    return error
 
 
 def _close_quietly(pipe: IO[bytes]) -> None:

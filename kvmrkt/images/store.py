@@ -1,10 +1,12 @@
 """The image store: `cas/` in the data directory.
 
-    cas/blob/sha512/<2 digits>/<image ID>           the uncompressed archive
+    cas/blob/sha512/<2 digits>/<image ID>           the archive as it was fetched, compressed or not
+    cas/signature/sha512/<2 digits>/<image ID>      its detached signature, if it was verified
     cas/imageManifest/sha512/<2 digits>/<image ID>  its manifest; its time is the last use
     cas/tree/<tree ID>.squashfs                     root filesystems (images/tree.py)
-    cas/index.sqlite3                               the index
-    cas/imagelocks/, cas/treestorelocks/, cas/tmp/  locks, and files on their way in
+    cas/index.sqlite3, cas/index-backups/           the index, and copies from before migrations
+    cas/imagelocks/, cas/treestorelocks/            locks
+    cas/tmp/, cas/partial/                          files on their way in, downloads to be resumed
 
 An image's files are complete before the index names them: a crash leaves files nobody names, and
 `image gc` removes those.
@@ -13,16 +15,15 @@ An image's files are complete before the index names them: a crash leaves files 
 from __future__ import annotations
 
 import os
-import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self, cast
 
 import msgspec
 
 from kvmrkt.appc.types import HASH_PREFIX
 from kvmrkt.errors import ImageNotFoundError, StoreError
-from kvmrkt.images.index import Index, Row
+from kvmrkt.images.index import Index, Row, SourceRow
 from kvmrkt.images.locks import locked
 
 if TYPE_CHECKING:
@@ -40,14 +41,24 @@ _LOCK_FILES = 256
 class Source(msgspec.Struct, frozen=True):
     """Where an image came from and in which state that was; an equal one need not be read again.
 
-    `kind` is "file" or "url"; `stamp` is anything that changes with the content. `latest` is
-    whether it was asked for without a version (rkt prefers such images).
+    `kind` is "file", "url" or "docker"; `stamp` is anything that changes with the content.
+    `latest` is whether it was asked for without a version (rkt prefers such images). Until
+    `expires_seconds`, since 1970, the source need not even be asked whether it changed.
     """
 
     kind: str
     location: str
     stamp: str
     latest: bool = False
+    expires_seconds: int = 0
+
+
+class KnownSource(msgspec.Struct, frozen=True):
+    """What a source gave when it was last looked at; see `Source`."""
+
+    stamp: str
+    image: Image
+    expires_seconds: int
 
 
 def file_source(path: Path, state: os.stat_result | None = None) -> Source:
@@ -69,6 +80,8 @@ class Image(msgspec.Struct, frozen=True):
     manifest_path: Path
     newest_seconds: int
     implied_folders: tuple[bytes, ...]
+    signer: str
+    """The fingerprint of the key whose signature on the image was verified, or ""."""
 
     @property
     def last_used(self) -> float:
@@ -88,6 +101,15 @@ class Image(msgspec.Struct, frozen=True):
         """When it came into the store, in seconds since 1970."""
         return self.import_time_ns / 1e9
 
+    def open_tar(self) -> IO[bytes]:
+        """The uncompressed archive, to be read once from its start. StoreError if it is gone."""
+        from kvmrkt.images.stream import TarFile
+
+        try:
+            return cast("IO[bytes]", TarFile(self.blob_path))
+        except OSError as error:
+            raise StoreError(f"cannot read image {self.name}") from error
+
     def manifest_bytes(self) -> bytes:
         """The manifest as it stands in the archive."""
         try:
@@ -100,6 +122,14 @@ class Image(msgspec.Struct, frozen=True):
         from kvmrkt.appc.image_manifest import parse_image_manifest
 
         return parse_image_manifest(self.manifest_bytes())
+
+
+class ImageFiles(NamedTuple):
+    """The files of an image on its way into the store, each complete and on its disk."""
+
+    blob: Path
+    manifest: Path
+    signature: Path | None = None
 
 
 class Store:
@@ -161,11 +191,13 @@ class Store:
         row = self._index.from_source(source.kind, source.location, source.stamp)
         return None if row is None else self._image(row)
 
-    def known_source(self, kind: str, location: str) -> tuple[str, Image] | None:
-        """The stamp and the image remembered for a source, whatever its state is now."""
+    def known_source(self, kind: str, location: str) -> KnownSource | None:
+        """What is remembered of a source, whatever its state is now."""
         found = self._index.source(kind, location)
-        row = None if found is None else self._index.get(found[1])
-        return None if found is None or row is None else (found[0], self._image(row))
+        row = None if found is None else self._index.get(found.image_id)
+        if found is None or row is None:
+            return None
+        return KnownSource(found.stamp, self._image(row), found.expires_seconds)
 
     def get(self, image_id: str) -> Image:
         """The image with this ID, whole or rkt's half; ImageNotFoundError if there is none."""
@@ -205,8 +237,8 @@ class Store:
         image = self.get(image_id)
         with self._index.writing(), storing(f"remove image {image.id}"):
             self._index.remove(image.id)
-            image.manifest_path.unlink(missing_ok=True)
-            image.blob_path.unlink(missing_ok=True)
+            for path in (image.manifest_path, image.blob_path, self.signature_path(image.id)):
+                path.unlink(missing_ok=True)
 
     def touch(self, image_id: str) -> None:
         """Note that the image is used now."""
@@ -218,29 +250,49 @@ class Store:
         except OSError as error:
             raise StoreError(f"cannot note the use of image {image_id}") from error
 
-    def add(self, row: Row, blob: Path, manifest: Path, source: Source | None) -> Image:
-        """Take over two complete files as an image, in one transaction."""
-        blob_path, manifest_path = self.blob_path(row.id), self.manifest_path(row.id)
+    def add(self, row: Row, files: ImageFiles, source: Source | None) -> Image:
+        """Take over complete files as an image, in one transaction.
+
+        An image that is there already keeps its files, but for a verified signature, which comes
+        with the very archive it was made for.
+        """
+        finals = {
+            self.blob_path(row.id): files.blob,
+            self.manifest_path(row.id): files.manifest,
+            self.signature_path(row.id): files.signature,
+        }
         with self._index.writing(), storing(f"store image {row.name}"):
-            for final in (blob_path, manifest_path):
-                final.parent.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
-            if self._index.get(row.id) is None or not blob_path.exists():
-                blob.replace(blob_path)
-                manifest.replace(manifest_path)
-                sync_folder(blob_path.parent)
-                sync_folder(manifest_path.parent)
-            self._index.put(row)
+            known = self._index.get(row.id)
+            if known is None or files.signature or not self.blob_path(row.id).exists():
+                for final, fresh in finals.items():
+                    if fresh is not None:
+                        final.parent.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
+                        fresh.replace(final)
+                        sync_folder(final.parent)
+            size_bytes = self.blob_path(row.id).stat().st_size
+            self._index.put(msgspec.structs.replace(row, size_bytes=size_bytes))
             if source is not None:
-                self._index.put_source(source.kind, source.location, source.stamp, row.id)
+                self._index.put_source(
+                    source.kind,
+                    source.location,
+                    SourceRow(source.stamp, row.id, source.expires_seconds),
+                )
         return self.get(row.id)
 
     def blob_path(self, image_id: str) -> Path:
         """The archive of an image, whole ID."""
-        return self.data.cas / "blob/sha512" / image_id[len(HASH_PREFIX) :][:2] / image_id
+        return self._file_of(image_id, "blob")
 
     def manifest_path(self, image_id: str) -> Path:
         """The manifest of an image, whole ID."""
-        return self.data.cas / "imageManifest/sha512" / image_id[len(HASH_PREFIX) :][:2] / image_id
+        return self._file_of(image_id, "imageManifest")
+
+    def signature_path(self, image_id: str) -> Path:
+        """The detached signature of an image, whole ID; not every image has one."""
+        return self._file_of(image_id, "signature")
+
+    def _file_of(self, image_id: str, kind: str) -> Path:
+        return self.data.cas / kind / "sha512" / image_id[len(HASH_PREFIX) :][:2] / image_id
 
     @contextmanager
     def frozen(self) -> Iterator[set[str]]:
@@ -269,29 +321,8 @@ class Store:
             manifest_path=self.manifest_path(row.id),
             newest_seconds=row.newest_seconds,
             implied_folders=tuple(msgspec.json.decode(row.implied_folders, type=list[bytes])),
+            signer=row.signer,
         )
-
-
-def make_row(
-    image_id: str,
-    manifest: ImageManifest,
-    *,
-    size_bytes: int,
-    latest: bool,
-    newest_seconds: int,
-    implied_folders: tuple[bytes, ...],
-) -> Row:
-    """The index's row for an image imported now."""
-    return Row(
-        id=image_id,
-        name=manifest.name,
-        labels=msgspec.json.encode({label.name: label.value for label in manifest.labels}).decode(),
-        size_bytes=size_bytes,
-        import_time_ns=time.time_ns(),
-        latest=int(latest),
-        newest_seconds=newest_seconds,
-        implied_folders=msgspec.json.encode(implied_folders).decode(),
-    )
 
 
 @contextmanager

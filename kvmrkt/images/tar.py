@@ -7,7 +7,7 @@ filesystem from the same bytes cannot see another archive than the one that was 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Protocol
 
 from kvmrkt.errors import ArchiveError
@@ -22,7 +22,9 @@ REGULAR, HARD_LINK, SYMLINK, CHARACTER, BLOCK, DIRECTORY, FIFO = (
 _KINDS = frozenset((REGULAR, HARD_LINK, SYMLINK, CHARACTER, BLOCK, DIRECTORY, FIFO))
 _PAX, _PAX_GLOBAL, _GNU_NAME, _GNU_LINK = b"x", b"g", b"L", b"K"
 _MAX_EXTENSION_BYTES = 1 << 20
+_MODE_BITS = 0o7777
 _ZERO_BLOCK = bytes(BLOCK_BYTES)
+_XATTR_KEYS = (b"SCHILY.xattr.", b"LIBARCHIVE.xattr.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +70,13 @@ class FileSource:
 
     def skip(self, size: int) -> None:
         """Seek over `size` bytes."""
-        if self.position + size > self._size:
+        self.seek(self.position + size)
+
+    def seek(self, position: int) -> None:
+        """Go to a position in the file."""
+        if position > self._size:
             raise ArchiveError("the archive is truncated")
-        self.position = self._file.seek(size, 1)
+        self.position = self._file.seek(position)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +89,7 @@ class Entry:
     link: bytes
     mtime_seconds: int
     content_at: int
+    header_at: int
 
     @property
     def shown(self) -> str:
@@ -101,6 +108,7 @@ def walk(source: Source, limits: Limits) -> Iterator[Entry]:
     Returns at the end-of-archive block; raises ArchiveError if there is none.
     """
     for number in range(limits.entries + 1):
+        header_at = source.position
         try:
             header, extension = _next_header(source)
         except ArchiveError as error:
@@ -112,10 +120,43 @@ def walk(source: Source, limits: Limits) -> Iterator[Entry]:
             return
         if number == limits.entries:
             raise ArchiveError(f"the archive has more than {limits.entries} entries")
-        entry = _entry(header, extension, source.position, limits)
+        entry = _entry(header, extension, header_at, source.position, limits)
         yield entry
         rest = entry.size_bytes + -entry.size_bytes % BLOCK_BYTES
         source.skip(entry.content_at + rest - source.position)
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """An entry with everything the archive says about it; xattrs are PAX records."""
+
+    entry: Entry
+    mode: int
+    uid: int
+    gid: int
+    device: tuple[int, int]
+    xattrs: tuple[tuple[bytes, bytes], ...]
+
+
+def read_member(source: Source, limits: Limits) -> Member:
+    """The member whose first header stands at the source's position; leaves it at its content."""
+    header_at = source.position
+    header, extension = _next_header(source)
+    if header is None:
+        raise ArchiveError("the archive ends where an entry should be")
+    uid, gid = extension.uid, extension.gid
+    entry = _entry(header, extension, header_at, source.position, limits)
+    device = (0, 0)
+    if entry.kind in (CHARACTER, BLOCK):
+        device = _number(header[329:337], "device"), _number(header[337:345], "device")
+    return Member(
+        entry=entry,
+        mode=_number(header[100:108], "mode") & _MODE_BITS,
+        uid=_number(header[108:116], "uid") if uid is None else uid,
+        gid=_number(header[116:124], "gid") if gid is None else gid,
+        device=device,
+        xattrs=tuple(extension.xattrs),
+    )
 
 
 @dataclass(slots=True)
@@ -126,6 +167,9 @@ class _Extension:
     link: bytes | None = None
     size: int | None = None
     mtime: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+    xattrs: list[tuple[bytes, bytes]] = field(default_factory=list)
 
 
 def _next_header(source: Source) -> tuple[bytes | None, _Extension]:
@@ -178,7 +222,15 @@ def _extend_by(extension: _Extension, key: bytes, value: bytes) -> None:
     elif key == b"size":
         extension.size = _decimal(value, "size")
     elif key == b"mtime":
-        extension.mtime = _decimal(value.split(b".")[0].lstrip(b"-"), "mtime")
+        seconds = value.split(b".")[0]
+        # a time before 1970 has no place in a squashfs, which counts from there on
+        extension.mtime = 0 if seconds.startswith(b"-") else _decimal(seconds, "mtime")
+    elif key == b"uid":
+        extension.uid = _decimal(value, "uid")
+    elif key == b"gid":
+        extension.gid = _decimal(value, "gid")
+    elif key.startswith(_XATTR_KEYS):
+        extension.xattrs.append((key, value))
 
 
 def _pax_records(content: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -194,7 +246,9 @@ def _pax_records(content: bytes) -> Iterator[tuple[bytes, bytes]]:
         at += length
 
 
-def _entry(header: bytes, extension: _Extension, content_at: int, limits: Limits) -> Entry:
+def _entry(
+    header: bytes, extension: _Extension, header_at: int, content_at: int, limits: Limits
+) -> Entry:
     kind = header[156:157]
     if kind == b"\0":
         kind = REGULAR
@@ -212,7 +266,7 @@ def _entry(header: bytes, extension: _Extension, content_at: int, limits: Limits
     mtime = extension.mtime
     if mtime is None:
         mtime = _number(header[136:148], "mtime")
-    return Entry(name, kind, size, link, mtime, content_at)
+    return Entry(name, kind, size, link, mtime, content_at, header_at)
 
 
 def _ustar_name(header: bytes) -> bytes:

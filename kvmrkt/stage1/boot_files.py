@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from kvmrkt.images.store import Image, Store
 
 MAX_FILE_BYTES = 256 << 20
+_COPY_BYTES = 1 << 20
 _FOLDER_MODE = 0o750
 
 
@@ -52,10 +53,13 @@ def boot_files(store: Store, image: Image, folder: Path, files: Mapping[str, str
 
 def _extract(store: Store, image: Image, folder: Path, files: Mapping[str, str]) -> None:
     from kvmrkt.images import tar
+    from kvmrkt.images.stream import ChunkSource, close_chunks, open_chunks
 
     wanted = {f"rootfs{os.path.normpath(path)}".encode(): name for name, path in files.items()}
-    with image.blob_path.open("rb") as blob:
-        for entry in tar.walk(tar.FileSource(blob), store.limits):
+    with image.blob_path.open("rb", buffering=0) as blob:
+        chunks = open_chunks(blob)
+        source = ChunkSource(chunks, store.limits.expanded_bytes)
+        for entry in tar.walk(source, store.limits):
             name = wanted.get(entry.name)
             if name is None:
                 continue
@@ -65,19 +69,17 @@ def _extract(store: Store, image: Image, folder: Path, files: Mapping[str, str])
                     f" of at most {MAX_FILE_BYTES} bytes"
                 )
             del wanted[entry.name]
-            _copy(blob.fileno(), entry, folder / name)
+            _copy(source, entry, folder / name)
+        close_chunks(chunks)
     if wanted:
         lacking = ", ".join(files[name] for name in wanted.values())
         raise ArchiveError(f'stage1 image "{image.name}" lacks the files {lacking}')
 
 
-def _copy(blob: int, entry: tar.Entry, path: Path) -> None:
+def _copy(source: tar.Source, entry: tar.Entry, path: Path) -> None:
+    left = entry.size_bytes
     with path.open("wb") as out:
-        at, end = entry.content_at, entry.content_at + entry.size_bytes
-        while at < end:
-            copied = os.copy_file_range(blob, out.fileno(), end - at, at)
-            if not copied:
-                raise ArchiveError("an image in the store is truncated")
-            at += copied
-        os.fsync(out.fileno())
-        os.fchmod(out.fileno(), 0o444)
+        while left:
+            piece = source.read(min(left, _COPY_BYTES))
+            out.write(piece)
+            left -= len(piece)

@@ -13,9 +13,8 @@ from kvmrkt.images.find import find_image, find_in_store, import_trusted
 
 if TYPE_CHECKING:
     from kvmrkt.appc.image_manifest import ImageManifest
-    from kvmrkt.config import InsecureOptions
+    from kvmrkt.images.policy import FetchPolicy
     from kvmrkt.images.store import Image, Store
-    from kvmrkt.paths import DataDir
 
 INTERFACE_VERSION = 6
 """The newest stage1 interface kvmrkt speaks (rkt 1.30's)."""
@@ -61,11 +60,7 @@ class Stage1Image(msgspec.Struct, frozen=True):
 
 
 def find_stage1(
-    store: Store,
-    choice: Stage1Choice,
-    data: DataDir,
-    insecure: InsecureOptions,
-    system_config: Path,
+    store: Store, choice: Stage1Choice, policy: FetchPolicy, system_config: Path
 ) -> Stage1Image:
     """The chosen stage1 image, in the store, with its boot files extracted.
 
@@ -75,13 +70,13 @@ def find_stage1(
     """
     from kvmrkt.stage1.boot_files import boot_files
 
-    image = _find(store, choice, insecure, system_config)
+    image = _find(store, choice, policy, system_config)
     manifest = image.manifest()
     files = _check(manifest)
     return Stage1Image(
         image=image,
         manifest=manifest,
-        folder=boot_files(store, image, data.cas / "stage1" / image.id, files),
+        folder=boot_files(store, image, store.data.cas / "stage1" / image.id, files),
         kernel_parameters=tuple((manifest.annotation(_PARAMETERS) or "").split()),
     )
 
@@ -92,9 +87,7 @@ def default_paths(system_config: Path) -> tuple[Path, ...]:
     return system_config / IMAGES_FOLDER / IMAGE_FILE, checkout / "build" / IMAGE_FILE
 
 
-def _find(
-    store: Store, choice: Stage1Choice, insecure: InsecureOptions, system_config: Path
-) -> Image:
+def _find(store: Store, choice: Stage1Choice, policy: FetchPolicy, system_config: Path) -> Image:
     if choice.kind == "default":
         paths = default_paths(system_config)
         for path in paths:
@@ -118,7 +111,7 @@ def _find(
         if Path(text).absolute() in default_paths(system_config):
             return import_trusted(store, Path(text))
         text = os.fspath(Path(text).absolute())
-    return find_image(store, text, insecure=insecure)
+    return find_image(store, text, policy, dependencies=False)
 
 
 def _check(manifest: ImageManifest) -> dict[str, str]:

@@ -37,7 +37,7 @@ def test_an_unchanged_file_is_not_read_again(
     monkeypatch.setattr(importing, "_CLOCK_TICK_NS", 0)
     with Store(data) as store:
         first = store.import_aci(path)
-    monkeypatch.setattr(importing, "_copy_checked", None)  # reading would fail
+    monkeypatch.setattr(importing, "import_archive", None)  # reading would fail
     with Store(data) as store:
         assert store.import_aci(path).id == first.id
 
@@ -61,7 +61,7 @@ def test_a_file_written_just_now_may_change_within_the_clocks_tick(
         store.import_aci(path)
         known = store.known_source("file", str(path))
     assert known is not None
-    assert known[0] == ""
+    assert known.stamp == ""
 
 
 def test_two_imports_at_once_store_one_image(data: DataDir, tmp_path: Path) -> None:
@@ -170,6 +170,23 @@ def test_a_newer_index_is_refused(data: DataDir) -> None:
         Store(data)
 
 
+def test_an_older_index_is_brought_up_to_date_and_kept(data: DataDir, tmp_path: Path) -> None:
+    with Store(data) as store:
+        image = store.import_aci(write_aci(tmp_path / "a.aci"))
+    path = data.cas / "index.sqlite3"
+    connection = sqlite3.connect(path)
+    connection.execute("ALTER TABLE images DROP COLUMN signer")
+    connection.execute("ALTER TABLE sources DROP COLUMN expires_seconds")
+    connection.execute("PRAGMA user_version = 1")
+    connection.close()
+    before = path.read_bytes()
+    with Store(data) as store:
+        assert [found.id for found in store.images()] == [image.id]
+        assert store.known_source("file", str(tmp_path / "a.aci")) is not None
+    (backup,) = (data.cas / "index-backups").iterdir()
+    assert backup.read_bytes() == before
+
+
 def test_a_damaged_index_is_a_clear_error(data: DataDir) -> None:
     data.cas.mkdir(parents=True)
     (data.cas / "index.sqlite3").write_bytes(b"no database" * 100)
@@ -186,7 +203,6 @@ def test_garbage(data: DataDir, tmp_path: Path) -> None:
         for image in images[:2]:
             os.utime(image.manifest_path, (5, 5))
         tree = data.cas / "tree" / "deps-sha512-aa-1.squashfs"
-        tree.parent.mkdir()
         tree.touch()
         (data.cas / "tree" / "deps-sha512-bb-1.squashfs").touch()
         for stale in (data.cas / "tmp" / "blob-x", images[0].blob_path.with_name("sha512-orphan")):
@@ -200,6 +216,7 @@ def test_garbage(data: DataDir, tmp_path: Path) -> None:
             assert used.exists()
     assert removed == [
         ("image", images[0].id[: 7 + 64]),
+        ("tree", f"deps-{images[0].id}-1"),
         ("tree", "deps-sha512-bb-1"),
         ("temporary file", "blob-x"),
         ("orphan", "sha512-orphan"),

@@ -1,0 +1,59 @@
+"""From a host's options and configuration to its image store and what may come into it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kvmrkt.configuration import load_configuration
+from kvmrkt.images.policy import FetchPolicy, Progress, PullPolicy, no_progress
+from kvmrkt.images.store import Store
+from kvmrkt.images.tar import Limits
+from kvmrkt.images.trustedkeys import TrustedKeys
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kvmrkt.config import GlobalOptions
+    from kvmrkt.configuration import Configuration
+    from kvmrkt.images.trust import Review
+
+
+def configuration_of(host: GlobalOptions) -> Configuration:
+    """The host's configuration. ConfigError for a faulty file."""
+    return load_configuration(host.system_config, host.local_config, host.user_config)
+
+
+def open_store(host: GlobalOptions) -> Store:
+    """The host's image store, with the limits of its configuration."""
+    configured = configuration_of(host).limits
+    usual = Limits()
+    limits = Limits(
+        entries=configured.max_entries or usual.entries,
+        path_bytes=configured.max_path_bytes or usual.path_bytes,
+        expanded_bytes=configured.max_expanded_bytes or usual.expanded_bytes,
+    )
+    return Store(host.data, limits=limits)
+
+
+def fetch_policy(
+    host: GlobalOptions,
+    pull: PullPolicy,
+    *,
+    report: Callable[[str], None],
+    confirm: Callable[[Review], bool] | None = None,
+    progress: Progress = no_progress,
+) -> FetchPolicy:
+    """What the host's options and configuration allow."""
+    configuration = configuration_of(host)
+    usual = FetchPolicy()
+    return FetchPolicy(
+        insecure=host.insecure,
+        pull=pull,
+        credentials=configuration.credentials,
+        keys=TrustedKeys(host.local_config, host.system_config, report),
+        trust_keys_from_https=host.trust_keys_from_https,
+        confirm=confirm,
+        max_download_bytes=configuration.limits.max_download_bytes or usual.max_download_bytes,
+        report=report,
+        progress=progress,
+    )
