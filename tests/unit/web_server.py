@@ -185,12 +185,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         answer = self.server.answer(Request(self.command, self.path, self.headers, body))
         self.close_connection = True
         status, headers, body = _apply_conditions(answer, self.headers)
-        self.send_response(status)
+        self.send_response_only(status)
         length = len(body) if answer.length is None else answer.length
         framing = {"Transfer-Encoding": "chunked"} if answer.chunked else {}
         if length >= 0 and not framing and status != 304:
             framing = {"Content-Length": str(length)}
-        for name, text in ({"Connection": "close"} | framing | headers | answer.headers).items():
+        ours = {"Connection": "close", "Date": self.date_time_string()}
+        for name, text in (ours | framing | headers | answer.headers).items():
             self.send_header(name, text)
         self.end_headers()
         if self.command != "HEAD":
