@@ -32,6 +32,7 @@ COMMANDS = {
     "run": ("kvmrkt.cli.run:command", "Run images in a pod"),
     "status": ("kvmrkt.cli.status:command", "Show the state of a pod"),
     "stop": ("kvmrkt.cli.stop:command", "Stop pods"),
+    "trust": ("kvmrkt.cli.trust:command", "Trust a key for image verification"),
     "version": ("kvmrkt.cli.version:command", "Print versions"),
 }
 

@@ -166,6 +166,8 @@ def read_key_file(path: Path) -> bytes:
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise ImageError(f"open {path}: {reason}") from None
+    except ValueError as error:  # a NUL in the path
+        raise ImageError(f"cannot open the file: {error}") from None
     if len(data) > MAX_BYTES:
         raise ImageError(f"open {path}: larger than {MAX_BYTES} bytes")
     return data
