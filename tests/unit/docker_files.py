@@ -1,4 +1,4 @@
-"""Making Docker and OCI images for tests: blobs, documents, layouts and archives."""
+"""Making Docker and OCI images for tests: documents, layouts, archives, a registry's answers."""
 
 from __future__ import annotations
 
@@ -12,9 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import zstandard
 from aci_files import entry
+from web_server import Answer
+
+from kvmrkt.images.references import DockerReference
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from web_server import Server
 
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -159,3 +164,20 @@ def saved_files(
 def tar_of(files: dict[str, bytes], *extra: tuple[tarfile.TarInfo, bytes]) -> bytes:
     """A tar of files and of further members."""
     return layer_tar(*(entry(name, data) for name, data in files.items()), *extra)
+
+
+def publish(server: Server, image: DockerImage) -> None:
+    """What a registry without authentication answers about app:v1."""
+    base = "/v2/app"
+    manifest = Answer(image.manifest_bytes, headers={"Content-Type": image.manifest["mediaType"]})
+    server.answers["/v2/"] = Answer(b"{}")
+    server.answers[f"{base}/manifests/v1"] = manifest
+    server.answers[f"{base}/manifests/{image.digest}"] = manifest
+    for digest, data in image.blobs.items():
+        server.answers[f"{base}/blobs/{digest}"] = Answer(data)
+
+
+def reference(server: Server, **changes: Any) -> DockerReference:
+    """The reference to app:v1 there."""
+    fields = {"registry": f"127.0.0.1:{server.port}", "repository": "app", "tag": "v1", **changes}
+    return DockerReference(**fields)
