@@ -104,7 +104,7 @@ def fetch_small(
     action = action or f'download "{shown_url(url)}"'
     with asking(action), session(insecure, credentials) as web, web.get(url) as answer:
         check_status(answer, action)
-        return SmallFile(_read(answer, limit_bytes, action), answer.url, answer.status_code)
+        return SmallFile(read_small(answer, limit_bytes, action), answer.url, answer.status_code)
 
 
 def shown_url(url: str) -> str:
@@ -116,16 +116,24 @@ def shown_url(url: str) -> str:
     return f"{start}{mark}{user}:...{at}{host}{slash}{path}" if at and colon else url
 
 
-def _read(answer: requests.Response, limit_bytes: int, action: str) -> bytes:
+def read_small(
+    answer: requests.Response, limit_bytes: int, action: str, *, cut: bool = False
+) -> bytes:
+    """The whole body; for use within `asking`.
+
+    ImageError if it is larger, unless its beginning is enough (`cut`), or if it takes too long.
+    """
     content = bytearray()
     end = time.monotonic() + _SMALL_SECONDS
     for chunk in body(answer):
         content += chunk
+        if cut and len(content) >= limit_bytes:
+            break
         if len(content) > limit_bytes:
             raise ImageError(f"cannot {action}: it is larger than {limit_bytes} bytes")
         if time.monotonic() > end:
             raise ImageError(f"cannot {action}: it did not end within {_SMALL_SECONDS:g} seconds")
-    return bytes(content)
+    return bytes(content[:limit_bytes])
 
 
 def _explain(error: Exception) -> tuple[str, str | None]:
