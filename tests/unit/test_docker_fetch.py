@@ -31,7 +31,7 @@ from docker_files import (
 from web_server import Answer, Gate, Server, serving, trust
 
 from kvmrkt.config import InsecureOptions
-from kvmrkt.errors import ImageError, KvmrktError, ManifestError, SignatureError, StoreError
+from kvmrkt.errors import ImageError, KvmrktError, ManifestError, StoreError
 from kvmrkt.images.docker.fetch import fetch_docker
 from kvmrkt.images.policy import FetchPolicy
 from kvmrkt.images.references import DockerArchiveReference, OciLayoutReference
@@ -126,17 +126,6 @@ def test_a_saved_image_is_fetched(store: Store, tmp_path: Path) -> None:
     image = fetch_docker(store, DockerArchiveReference(path), policy=POLICY)
     assert (image.name, image.labels["version"]) == ("app", "v1")
     assert content(image, "bin/app") == b"two"
-
-
-def test_images_are_not_signed_so_they_need_the_insecure_option(
-    store: Store, tmp_path: Path
-) -> None:
-    path = write_layout(tmp_path / "app", docker_image())
-    with pytest.raises(SignatureError) as caught:
-        fetch_layout(store, path, FetchPolicy())
-    assert caught.value.message == (
-        "signature verification for docker images is not supported (try --insecure-options=image)"
-    )
 
 
 def test_links_that_programs_in_containers_expect_are_there(store: Store, tmp_path: Path) -> None:

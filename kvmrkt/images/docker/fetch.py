@@ -7,7 +7,6 @@ import tarfile
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from kvmrkt.errors import SignatureError
 from kvmrkt.images.docker.convert import convert
 from kvmrkt.images.docker.digests import digest_of
 from kvmrkt.images.docker.layers import unpacked_layers
@@ -45,20 +44,12 @@ def fetch_docker(
 ) -> Image:
     """Fetch an image, unless its source has nothing else than what the store has of it.
 
-    Holds the source's lock meanwhile, so that of two processes one downloads. Raises
-    SignatureError unless images without a signature are allowed, ImageNotFoundError if there is
-    no such image, ImageError for one that cannot be had or is not what its digests say.
+    For a caller that holds the source's lock and knows that an image without a signature will do.
+    Raises ImageNotFoundError if there is no such image, ImageError for one that cannot be had or
+    is not what its digests say.
     """
-    if not policy.insecure.image:
-        raise SignatureError(
-            "signature verification for docker images is not supported"
-            " (try --insecure-options=image)"
-        )
     what = str(reference)
-    with (
-        store.source_lock(Source(SOURCE_KIND, what, "")),
-        _opened(store, reference, policy) as source,
-    ):
+    with _opened(store, reference, policy) as source:
         image = source.find()
         with usable(what):
             manifest = convert(image.config, image.origin)
