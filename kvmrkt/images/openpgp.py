@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from kvmrkt.errors import ImageError, SignatureError
+from kvmrkt.errors import SignatureError
 from kvmrkt.images import openpgp_packets as packets
 from kvmrkt.images.openpgp_packets import Packet, read_packets
 from kvmrkt.images.openpgp_problems import (
     cert_packets,
     identities_and_problem,
     part_problem,
-    reason,
+    reason_of,
     signature_problem,
 )
+from kvmrkt.images.openpgp_stream import streamed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -112,7 +113,7 @@ def read_signature(data: bytes, source: str) -> Signature:
     try:
         signatures = [Sig.from_bytes(packet.raw) for packet in raw]
     except RuntimeError as error:
-        raise SignatureError(f"{source}: {reason(error)}") from None
+        raise SignatureError(f"{source}: {reason_of(error)}") from None
     return Signature(
         tuple(packet.raw for packet in raw),
         tuple(one.issuer_fingerprint or one.issuer_key_id or "" for one in signatures),
@@ -177,35 +178,41 @@ def _results(
     signature: Signature, file: Path, keys: Sequence[PublicKey], what: str
 ) -> Iterator[Signer | str]:
     """What became of each signature that one of the keys may have made."""
-    try:
-        with file.open("rb"):
-            pass
-    except OSError as error:
-        raise ImageError(f"cannot verify {what}") from error
     for issuer, raw in zip(signature.issuers, signature.packets, strict=True):
         for key in keys:
             if _issued_by(issuer, key):
-                yield _verify_one(raw, issuer, file, key)
+                reason = _problem(raw, issuer, key)
+                yield reason or _match(raw, file, key, what)
 
 
-def _verify_one(raw: bytes, issuer: str, file: Path, key: PublicKey) -> Signer | str:
-    """The signer, or why this signature by this key is not good."""
-    import pysequoia
+def _problem(raw: bytes, issuer: str, key: PublicKey) -> str:
+    """Why a signature by this key is not good whatever it is over; empty for nothing."""
+    from pysequoia import Cert, Sig
 
+    if key.problem:
+        return f"its key {key} {key.problem}"
     try:
-        signature = pysequoia.Sig.from_bytes(raw)
-        cert = pysequoia.Cert.from_bytes(key.armored)
-        if key.problem:
-            return f"its key {key} {key.problem}"
-        if problem := signature_problem(signature):
+        if problem := signature_problem(Sig.from_bytes(raw)):
             return problem
-        if problem := part_problem(cert, issuer):
+        if problem := part_problem(Cert.from_bytes(key.armored), issuer):
             return f"its key {issuer} {problem}"
     except RuntimeError as error:
-        return reason(error)
-    try:
-        verified = pysequoia.verify(file=str(file), store=lambda _: [cert], signature=signature)
-    except RuntimeError:  # it says no more than that the signature is not good
+        return reason_of(error)
+    return ""
+
+
+def _match(raw: bytes, file: Path, key: PublicKey, what: str) -> Signer | str:
+    """The signer if the key made the signature on these bytes, or that it did not."""
+    import pysequoia
+
+    signature = pysequoia.Sig.from_bytes(raw)
+    cert = pysequoia.Cert.from_bytes(key.armored)
+    with streamed(file, f"cannot verify {what}") as path:
+        try:
+            verified = pysequoia.verify(file=path, store=lambda _: [cert], signature=signature)
+        except RuntimeError:  # it says no more than that the signature is not good
+            verified = None
+    if verified is None:
         return (
             f"the signature by key {key} does not match the content: the file was changed or"
             " damaged, or the signature is another file's"
@@ -227,7 +234,7 @@ def _public_key(raw: bytes, source: str) -> PublicKey:
         ]
         armored = str(cert).encode("ascii")
     except RuntimeError as error:
-        raise SignatureError(f"{source}: {reason(error)}") from None
+        raise SignatureError(f"{source}: {reason_of(error)}") from None
     return PublicKey(cert.fingerprint, identities, tuple(subkeys), problem, armored)
 
 

@@ -24,7 +24,7 @@ def identities_and_problem(cert: Cert) -> tuple[tuple[str, ...], str]:
         identities = tuple(printable(str(identity)) for identity in cert.user_ids)
         expiration = cert.expiration
     except RuntimeError as error:  # not even its own word for its identities counts
-        return (), f"is not safe to rely on ({reason(error)})"
+        return (), f"is not safe to rely on ({reason_of(error)})"
     if cert.is_revoked:
         return identities, "is revoked"
     if expiration is not None and expiration <= datetime.now(UTC):
@@ -79,7 +79,7 @@ def cert_packets(cert: Cert) -> list[Any]:
     return list(PacketPile.from_bytes(bytes(cert)))  # a certificate has no compressed packets
 
 
-def reason(error: RuntimeError) -> str:
+def reason_of(error: RuntimeError) -> str:
     """Sequoia's reason without its backtrace: the innermost cause, in one line."""
     lines = str(error).partition("\n\nStack backtrace")[0].splitlines()
     text = lines[-1].strip() if "Caused by:" in lines else (lines or ["it is damaged"])[0]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import os
+import subprocess
+import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -258,6 +261,32 @@ def test_a_missing_file_is_an_error_of_its_own(keys: Keys, tmp_path: Path) -> No
         check(keys.gpg.sign(keys.ed, CONTENT), tmp_path / "none", keys.gpg.export(keys.ed))
     assert not isinstance(caught.value, SignatureError)
     assert "No such file" in caught.value.causes()[-1]
+
+
+def test_a_file_that_breaks_off_is_an_error_and_no_verdict(keys: Keys) -> None:
+    with pytest.raises(ImageError, match="reading it failed") as caught:
+        check(keys.ed_signature, Path("/proc/self/mem"), keys.ed_key)
+    assert not isinstance(caught.value, SignatureError)
+
+
+def test_memory_does_not_grow_with_the_file(keys: Keys, file: Path) -> None:
+    size = 160 << 20
+    os.truncate(file, size)
+    keys.gpg.run("--local-user", keys.ed, "--detach-sign", str(file))
+    (file.parent / "key").write_bytes(keys.ed_key)
+    program = (
+        "import sys; from pathlib import Path\n"
+        "from kvmrkt.images.openpgp import read_keys, read_signature, verify\n"
+        "image, signature, key = map(Path, sys.argv[1:])\n"
+        "keys = read_keys(key.read_bytes(), 'key')\n"
+        "verify(read_signature(signature.read_bytes(), 'sig'), image, keys, 'it')\n"
+        "print(Path('/proc/self/status').read_text().partition('VmHWM:')[2].split()[0])"
+    )
+    paths = [str(file), f"{file}.sig", str(file.parent / "key")]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *paths], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) << 10 < size // 2
 
 
 def test_a_private_key_is_refused(keys: Keys) -> None:
