@@ -10,16 +10,14 @@ from typing import TYPE_CHECKING
 
 from kvmrkt.appc.types import KEY_DIGITS, shorten_image_id
 from kvmrkt.errors import ImageError
-from kvmrkt.images.store import storing
+from kvmrkt.images.store import folder_lock, storing
 from kvmrkt.images.tree import tree_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from kvmrkt.images.store import Image, Store
-
-_FRESH_SECONDS = 60
-"""A temporary file is locked right after it is made; a younger one is left alone."""
 
 
 def collect_garbage(
@@ -39,7 +37,7 @@ def collect_garbage(
     images = store.images()
     wanted = trees_in_use | {name for image in images if (name := _tree_of(store, image))}
     yield from _unwanted_trees(store, wanted)
-    yield from _stale_temporaries(store, now_ns / 1e9 - _FRESH_SECONDS)
+    yield from _stale_temporaries(store)
     yield from _old_downloads(store, (now_ns - grace_ns) / 1e9)
     with store.frozen() as claimed:
         orphans = list(_remove_orphans(store, claimed))
@@ -61,24 +59,32 @@ def _unwanted_trees(store: Store, wanted: set[str]) -> Iterator[tuple[str, str]]
             yield "tree", path.stem
 
 
-def _stale_temporaries(store: Store, before_seconds: float) -> Iterator[tuple[str, str]]:
+def _stale_temporaries(store: Store) -> list[tuple[str, str]]:
     """Files of imports that were killed: those whose lock nobody holds."""
-    for path in sorted((store.data.cas / "tmp").glob("*")):
-        with storing(f"remove {path}"):
-            try:
-                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            except FileNotFoundError:
-                continue
-            try:
-                if os.fstat(descriptor).st_mtime > before_seconds:
-                    continue
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                path.unlink(missing_ok=True)
-            except BlockingIOError:
-                continue
-            finally:
-                os.close(descriptor)
-        yield "temporary file", path.name
+    folder = store.data.cas / "tmp"
+    removed = []
+    with storing(f"clean {folder}"):
+        if not folder.exists():
+            return []
+        with folder_lock(folder, fcntl.LOCK_EX):
+            for path in sorted(folder.iterdir()):
+                if _unlink_unlocked(path):
+                    removed.append(("temporary file", path.name))
+    return removed
+
+
+def _unlink_unlocked(path: Path) -> bool:
+    descriptor = -1
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink()
+    except (BlockingIOError, FileNotFoundError):
+        return False  # in use, or gone already
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
+    return True
 
 
 def _old_downloads(store: Store, before_seconds: float) -> Iterator[tuple[str, str]]:

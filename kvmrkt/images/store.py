@@ -339,20 +339,38 @@ def storing(action: str) -> Iterator[None]:
 
 @contextmanager
 def temporary(store: Store, purpose: str) -> Iterator[Path]:
-    """A fresh file in `cas/tmp`, locked as long as it is needed; what is there then is removed."""
+    """A fresh file in `cas/tmp`, locked as long as it is needed; what is there then is removed.
+
+    The folder is locked, shared, until the file is: who holds it exclusively can tell by the
+    files' own locks which are in use.
+    """
     import fcntl
     import tempfile
 
     folder = store.data.cas / "tmp"
     with storing(f"write to the image store {store.data.cas}"):
         folder.mkdir(mode=_FOLDER_MODE, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=f"{purpose}-", dir=folder)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with folder_lock(folder, fcntl.LOCK_SH):
+            descriptor, name = tempfile.mkstemp(prefix=f"{purpose}-", dir=folder)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
     path = Path(name)
     try:
         yield path
     finally:
         path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+@contextmanager
+def folder_lock(path: Path, kind: int) -> Iterator[None]:
+    """Hold a folder's own lock, shared or exclusive (fcntl.LOCK_SH, LOCK_EX). OSError."""
+    import fcntl
+
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, kind)
+        yield
+    finally:
         os.close(descriptor)
 
 

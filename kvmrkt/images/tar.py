@@ -31,7 +31,7 @@ _XATTR_KEYS = (b"SCHILY.xattr.", b"LIBARCHIVE.xattr.")
 class Limits:
     """How big an image may be before it is taken for an attack."""
 
-    entries: int = 1_000_000
+    entries: int = 500_000
     path_bytes: int = 4096
     component_bytes: int = 255
     expanded_bytes: int = 16 << 30

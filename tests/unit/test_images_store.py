@@ -205,12 +205,13 @@ def test_garbage(data: DataDir, tmp_path: Path) -> None:
         tree = data.cas / "tree" / "deps-sha512-aa-1.squashfs"
         tree.touch()
         (data.cas / "tree" / "deps-sha512-bb-1.squashfs").touch()
-        for stale in (data.cas / "tmp" / "blob-x", images[0].blob_path.with_name("sha512-orphan")):
-            stale.touch()
-            os.utime(stale, (5, 5))
-        (data.cas / "tmp" / "blob-y").touch()
+        (data.cas / "tmp" / "blob-x").touch()
+        images[0].blob_path.with_name("sha512-orphan").touch()
+        (data.cas / "partial").mkdir()
+        (data.cas / "partial" / "new").touch()
+        (data.cas / "partial" / "old").touch()
+        os.utime(data.cas / "partial" / "old", (5, 5))
         with temporary(store, "in-use") as used:
-            os.utime(used, (5, 5))
             trees = {"deps-sha512-aa-1"}
             removed = list(collect_garbage(store, 3600 * 10**9, trees, {images[1].id}))
             assert used.exists()
@@ -219,5 +220,6 @@ def test_garbage(data: DataDir, tmp_path: Path) -> None:
         ("tree", f"deps-{images[0].id}-1"),
         ("tree", "deps-sha512-bb-1"),
         ("temporary file", "blob-x"),
+        ("partial download", "old"),
         ("orphan", "sha512-orphan"),
     ]
