@@ -41,7 +41,11 @@ def command(ctx: click.Context, /, **flags: Any) -> int:
     if prefix:
         check_prefix(prefix)
     options = global_options(ctx)
-    insecure = InsecureOptions(tls=options.insecure.tls, http=flags["insecure_allow_http"])
+    insecure = InsecureOptions(
+        tls=options.insecure.tls,
+        pubkey=options.insecure.pubkey,
+        http=flags["insecure_allow_http"],
+    )
     credentials = configuration_of(options).credentials
     add_keys(
         TrustedKeys(options.local_config, options.system_config),

@@ -216,6 +216,8 @@ def test_only_true_https_names_keys(
     _, err = host.trust("--insecure-options=tls", *flags, server.url("/key"), status=254)
     assert "unable to ask user" in err
     assert host.files() == []
+    host.trust("--insecure-options=tls,pubkey", *flags, server.url("/key"))
+    assert len(host.files()) == 1
 
 
 def test_plain_http_needs_its_flag(host: Host, gpg: Gpg, monkeypatch: pytest.MonkeyPatch) -> None:
