@@ -66,18 +66,18 @@ class SignatureGate(Gate):
         name: str | None = None,
         labels: Mapping[str, str] | None = None,
     ) -> None:
-        """`shown` is the image in messages, `report` is told whose signature it is."""
+        """`shown` is the image in messages; `report` is told whose signature it is."""
         super().__init__(name, labels)
         self._keys = keys
         self._signature = signature
         self._shown = shown
         self._report = report
-        self._signer: Signer | None = None
+        self._signers: list[Signer] = []
 
     @property
     def signer(self) -> str:
         """The fingerprint of the key that signed."""
-        return self._signer.fingerprint if self._signer else ""
+        return self._signers[0].fingerprint if self._signers else ""
 
     @property
     def signature(self) -> bytes | None:
@@ -88,18 +88,20 @@ class SignatureGate(Gate):
         """Verify the signature; SignatureError unless a trusted key made it on these bytes."""
         from kvmrkt.images import openpgp
 
-        keys = self._keys.all() if self._name is None else self._keys.for_name(self._name)
-        self._signer = openpgp.verify(self._signature, archive, keys, self._shown)
+        name = self._name or ""
+        keys = self._keys.for_name(name) if name else self._keys.all()
+        self._signers = openpgp.good_signers(self._signature, archive, keys, self._shown, name=name)
 
     def admit_manifest(self, manifest: ImageManifest) -> None:
         """As the plain gate; SignatureError if the key is trusted, but not for this name."""
         super().admit_manifest(manifest)
-        assert self._signer is not None
-        if self.signer not in {key.fingerprint for key in self._keys.for_name(manifest.name)}:
+        trusted = {key.fingerprint for key in self._keys.for_name(manifest.name)}
+        fitting = [signer for signer in self._signers if signer.fingerprint in trusted]
+        if not fitting:
             raise SignatureError(
-                f"cannot verify image {self._shown}: the key {self.signer} is not trusted to sign"
+                f"cannot verify {self._shown}: the key {self.signer} is not trusted to sign"
                 f' "{manifest.name}"',
-                hint=f"if you trust it: kvmrkt trust --prefix={manifest.name} KEY",
+                hint=f'if you trust it: kvmrkt trust --prefix "{manifest.name}" KEY',
             )
-        identities = "\n".join(f"  {identity}" for identity in self._signer.identities)
-        self._report(f"signature verified:\n{identities}")
+        self._signers = fitting
+        self._report("\n  ".join(["signature verified:", *fitting[0].identities]))
