@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
 DEFAULT_REGION = "us-east-1"
 _SERVICE = "s3"
 _ALGORITHM = "AWS4-HMAC-SHA256"
-_EMPTY_BODY = hashlib.sha256(b"").hexdigest()
+_EMPTY_BODY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 _UNRESERVED = "-_.~"
 
 
@@ -40,6 +37,11 @@ class AwsKey(msgspec.Struct, frozen=True):
         signed: Mapping[str, str] | None = None,
     ) -> dict[str, str]:
         """The headers that sign a request without a body; `signed` are others to be signed too."""
+        import hashlib
+        import hmac
+        from datetime import UTC, datetime
+        from urllib.parse import quote, unquote, urlsplit
+
         moment = (now or datetime.now(UTC)).strftime("%Y%m%dT%H%M%SZ")
         ours = {"x-amz-content-sha256": _EMPTY_BODY, "x-amz-date": moment}
         headers = {key.lower(): text.strip() for key, text in (signed or {}).items()}
@@ -66,6 +68,8 @@ class AwsKey(msgspec.Struct, frozen=True):
         }
 
     def _key(self, day: str) -> bytes:
+        import hmac
+
         key = f"AWS4{self.secret_access_key}".encode()
         for part in (day, self.region, _SERVICE, "aws4_request"):
             key = hmac.digest(key, part.encode(), "sha256")
@@ -74,6 +78,8 @@ class AwsKey(msgspec.Struct, frozen=True):
 
 def _host(url: str) -> str:
     """The Host header as it is sent: a default port is left out."""
+    from urllib.parse import urlsplit
+
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2].lower()
     default = {"https": ":443", "http": ":80"}.get(parts.scheme, "")
@@ -81,6 +87,8 @@ def _host(url: str) -> str:
 
 
 def _canonical_query(query: str) -> str:
+    from urllib.parse import parse_qsl, quote
+
     pairs = parse_qsl(query, keep_blank_values=True)
     encoded = [(quote(key, safe=_UNRESERVED), quote(text, safe=_UNRESERVED)) for key, text in pairs]
     return "&".join(f"{key}={text}" for key, text in sorted(encoded))

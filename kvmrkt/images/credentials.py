@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -14,7 +12,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 _DEFAULT_PORTS = {"https": 443, "http": 80}
-_DOCKER_HUB = ("registry-1.docker.io", "index.docker.io", "docker.io")
+DOCKER_HUB = ("registry-1.docker.io", "index.docker.io", "docker.io")
 """The names of one registry: what is spoken to, and what people and rkt's manual call it."""
 
 
@@ -30,6 +28,8 @@ class Login(msgspec.Struct, frozen=True):
 
     def headers_for(self, method: str, url: str, *, now: datetime | None = None) -> dict[str, str]:
         """HTTP basic authentication."""
+        from base64 import b64encode
+
         pair = f"{self.user}:{self.password}".encode()
         return {"Authorization": f"Basic {b64encode(pair).decode()}"}
 
@@ -66,6 +66,8 @@ class Credentials(msgspec.Struct, frozen=True):
         return {} if credential is None else credential.headers_for(method, url, now=now)
 
     def _for_url(self, url: str) -> Credential | None:
+        from urllib.parse import urlsplit
+
         try:
             parts = urlsplit(url)
             host, port = parts.hostname or "", parts.port
@@ -81,7 +83,7 @@ class Credentials(msgspec.Struct, frozen=True):
 
     def docker_login(self, registry: str) -> tuple[str, str] | None:
         """User and password for a docker registry, `host` or `host:port`."""
-        names = _DOCKER_HUB if registry.lower() in _DOCKER_HUB else (registry.lower(),)
+        names = DOCKER_HUB if registry.lower() in DOCKER_HUB else (registry.lower(),)
         for name in names:
             if login := self.registries.get(name):
                 return login.user, login.password
