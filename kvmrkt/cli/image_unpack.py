@@ -42,12 +42,12 @@ def _folder_flags(verb: str) -> list[click.Parameter]:
 @click.pass_context
 def export(ctx: click.Context, /, image_text: str, output: str, *, overwrite: bool) -> None:
     """Write the image's archive; what it is exported as has the image's ID again."""
+    from kvmrkt.fetching import open_store
     from kvmrkt.images.export import copy_archive
     from kvmrkt.images.find import find_in_store
     from kvmrkt.images.replace import new_file
-    from kvmrkt.images.store import Store
 
-    with Store(global_options(ctx).data) as store:
+    with open_store(global_options(ctx)) as store:
         image = find_in_store(store, image_text)
         path = Path(os.path.abspath(output))  # noqa: PTH100 - as Go: links stay
         if not overwrite and os.path.lexists(path):
@@ -87,18 +87,18 @@ def _unpack(
     *,
     with_dependencies: bool,
 ) -> None:
+    from kvmrkt.fetching import open_store
     from kvmrkt.images import export as exporting
     from kvmrkt.images.find import find_in_store
     from kvmrkt.images.replace import new_folder
-    from kvmrkt.images.store import Store
 
     unpack = exporting.unpack_closure if with_dependencies else exporting.unpack_image
 
-    data = global_options(ctx).data
-    with Store(data) as store:
+    options = global_options(ctx)
+    with open_store(options) as store:
         image = find_in_store(store, image_text)
         folder = Path(os.path.abspath(output))  # noqa: PTH100 - as Go: links stay
-        _check_target(folder, data, overwrite=flags["overwrite"])
+        _check_target(folder, options.data, overwrite=flags["overwrite"])
         with new_folder(folder, overwrite=flags["overwrite"]) as new:
             unpack(store, image, new, rootfs_only=flags["rootfs_only"])
 

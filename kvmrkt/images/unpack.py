@@ -27,6 +27,8 @@ _MAX_SECONDS = 2**62
 _FOLDER_MODE = 0o755
 _SET_ID = stat.S_ISUID | stat.S_ISGID
 _ROOTFS = b"rootfs"
+_NAMESPACES = (b"user.", b"trusted.", b"security.")
+"""What a squashfs can hold of extended attributes, so what a pod sees of them."""
 _XATTR, _BASE64_XATTR = b"SCHILY.xattr.", b"LIBARCHIVE.xattr."
 _DEVICES = {tar.CHARACTER: stat.S_IFCHR, tar.BLOCK: stat.S_IFBLK}
 
@@ -151,7 +153,9 @@ def _xattrs(member: tar.Member) -> dict[bytes, bytes]:
 
             name = urllib.parse.unquote_to_bytes(key.removeprefix(_BASE64_XATTR))
             encoded[name] = base64.b64decode(value + b"=" * (-len(value) % 4))
-    return encoded | plain
+    return {
+        name: value for name, value in (encoded | plain).items() if name.startswith(_NAMESPACES)
+    }
 
 
 @dataclass(slots=True)
