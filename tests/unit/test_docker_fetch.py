@@ -156,6 +156,22 @@ def test_a_layer_without_files_may_be_no_archive_at_all(store: Store, tmp_path: 
     assert content(image, "bin/app") == b"one"
 
 
+@pytest.mark.parametrize("zeros", [0, 5, -700 % 512, -700 % 512 + 512, 5000])
+def test_a_layer_need_not_end_as_an_archive_should(
+    store: Store, tmp_path: Path, zeros: int
+) -> None:
+    layer = layer_tar(entry("file", b"x" * 700)).rstrip(b"\0") + bytes(zeros)
+    assert content(fetched(store, tmp_path, docker_image([layer])), "file") == b"x" * 700
+
+
+@pytest.mark.parametrize("size", [100, 512, 700, 1024, 1100])
+def test_a_layer_that_ends_within_an_entry_is_truncated(
+    store: Store, tmp_path: Path, size: int
+) -> None:
+    layer = layer_tar(entry("file", b"x" * 700))[:size]
+    assert "truncated" in reason(store, tmp_path, docker_image([layer]))
+
+
 def test_a_tar_that_begins_like_a_compressed_file_is_a_tar(store: Store, tmp_path: Path) -> None:
     layer = layer_tar(entry("BZh-notes", b"text"))
     image = fetched(store, tmp_path, docker_image([layer], compression="none"))

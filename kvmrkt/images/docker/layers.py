@@ -9,6 +9,7 @@ from typing import IO, TYPE_CHECKING, cast
 
 from kvmrkt.errors import ImageError, ManifestError
 from kvmrkt.images.docker.digests import VerifiedStream, check_digests, hasher
+from kvmrkt.images.docker.endings import end_archive
 from kvmrkt.images.store import storing, temporary
 from kvmrkt.images.stream import compression_of, tar_chunks
 
@@ -19,11 +20,11 @@ if TYPE_CHECKING:
     from kvmrkt.images.docker.sources import FoundImage, ImageSource, Layer
     from kvmrkt.images.policy import FetchPolicy
     from kvmrkt.images.store import Store
+    from kvmrkt.images.tar import Limits
 
 _AT_ONCE = 3
 _HEADER_BYTES = 512
 _USTAR = slice(257, 262)
-_EMPTY_ARCHIVE = bytes(1024)
 
 
 @contextmanager
@@ -41,7 +42,7 @@ def unpacked_layers(
         raise ImageError(
             f"its layers have {size} bytes; the limit is {policy.max_download_bytes}",
         )
-    budget = _Budget(store.limits.expanded_bytes)
+    budget = _Budget(store.limits)
     with ExitStack() as stack:
         paths = {layer.name: stack.enter_context(temporary(store, "layer")) for layer in wanted}
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="layer") as pool:
@@ -62,9 +63,9 @@ def unpacked_layers(
 class _Budget:
     """How much all layers may unpack to, and whether anyone still wants them."""
 
-    def __init__(self, limit_bytes: int) -> None:
-        self._limit_bytes = limit_bytes
-        self._left = limit_bytes
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self._left = limits.expanded_bytes
         self._stopped = False
         self._lock = threading.Lock()
 
@@ -73,7 +74,7 @@ class _Budget:
         with self._lock:
             self._left -= size
             if self._left < 0:
-                raise ImageError(f"it is larger than {self._limit_bytes} bytes, unpacked")
+                raise ImageError(f"it is larger than {self.limits.expanded_bytes} bytes, unpacked")
         if self._stopped:
             raise ImageError("another layer could not be had")
 
@@ -110,6 +111,8 @@ def _get(
             actual = _unpack(stream, diff_id, path, budget)
             stream.finish()
         check_digests(actual, diff_id, "its tar")
+        with storing("write a layer to the image store"):
+            end_archive(path, budget.limits)
     except ImageError as error:
         message = f"layer {layer.label} cannot be had"
         raise type(error)(message, hint=error.hint, details=error.details) from error
@@ -130,8 +133,6 @@ def _unpack(stream: VerifiedStream, diff_id: str, path: Path, budget: _Budget) -
             with storing("write a layer to the image store"):
                 out.write(chunk)
         with storing("write a layer to the image store"):
-            if not out.tell():  # what docker saves of a layer without files
-                out.write(_EMPTY_ARCHIVE)
             out.flush()
     return f"{tar_hash.name}:{tar_hash.hexdigest()}"
 
