@@ -149,6 +149,7 @@ def _parse_json(data: bytes) -> dict[str, Any]:
         return content
 
     try:
+        msgspec.json.decode(data)  # stricter than json: no NaN, no halves of characters
         content = json.loads(data, object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
         reason = "nested too deep" if isinstance(error, RecursionError) else f"{error}"

@@ -70,7 +70,7 @@ class AwsKey(msgspec.Struct, frozen=True):
     def _key(self, day: str) -> bytes:
         import hmac
 
-        key = f"AWS4{self.secret_access_key}".encode()
+        key = f"AWS4{self.secret_access_key}".encode(errors="surrogatepass")
         for part in (day, self.region, _SERVICE, "aws4_request"):
             key = hmac.digest(key, part.encode(), "sha256")
         return key

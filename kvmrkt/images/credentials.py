@@ -30,7 +30,7 @@ class Login(msgspec.Struct, frozen=True):
         """HTTP basic authentication."""
         from base64 import b64encode
 
-        pair = f"{self.user}:{self.password}".encode()
+        pair = f"{self.user}:{self.password}".encode(errors="surrogatepass")
         return {"Authorization": f"Basic {b64encode(pair).decode()}"}
 
 

@@ -156,7 +156,7 @@ def _walk(names: _Names, look: Callable[[Meta], list[_T]], attempts: list[str]) 
 
 def _page(names: _Names, path: str, attempts: list[str]) -> bytes | None:
     """The discovery page; None if the server has none, ImageError if it does not answer at all."""
-    failure: ImageError | None = None
+    failures: list[ImageError] = []
     for scheme, credentials in names.ways():
         url = names.url(scheme, path) + "?ac-discovery=1"
         action = f'ask "{url}" for an image'
@@ -169,12 +169,11 @@ def _page(names: _Names, path: str, attempts: list[str]) -> bytes | None:
                 if answer.status_code == 200:
                     return web.read_small(answer, MAX_PAGE_BYTES, action, cut=True)
                 attempts.append(f"{url}: status {answer.status_code}")
-                failure = None
         except ImageError as error:
             attempts.append(str(error))
-            failure = error
-    if failure is not None:
-        raise failure
+            failures.append(error)
+    if len(failures) == len(names.ways()):
+        raise failures[0]
     return None
 
 

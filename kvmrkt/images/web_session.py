@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -13,6 +14,7 @@ from requests.adapters import HTTPAdapter
 from requests.utils import get_auth_from_url
 
 from kvmrkt import __version__
+from kvmrkt.images.credentials import Login
 from kvmrkt.images.web import shown_url
 
 if TYPE_CHECKING:
@@ -101,14 +103,22 @@ def _authorities() -> str | bool:
     """Whom to trust: what the environment names, else this host's store, else requests' own."""
     named = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
     paths = ssl.get_default_verify_paths()  # these follow SSL_CERT_FILE and SSL_CERT_DIR
-    return named or paths.cafile or paths.capath or True
+    folder = paths.capath if paths.capath and _has_files(Path(paths.capath)) else None
+    return named or paths.cafile or folder or True
+
+
+def _has_files(folder: Path) -> bool:
+    try:
+        return any(folder.iterdir())
+    except OSError:
+        return False
 
 
 def _from_url(request: requests.PreparedRequest) -> requests.PreparedRequest:
     """`https://user:password@host/` is basic authentication, as everywhere."""
     user, password = get_auth_from_url(request.url or "")
     if user and "Authorization" not in request.headers:
-        request.prepare_auth((user, password))
+        request.headers.update(Login(user, password).headers_for("GET", ""))
     return request
 
 

@@ -168,6 +168,8 @@ def test_a_link_to_a_file_is_as_good_as_the_file(files: Files) -> None:
         (b"\xff", "not valid JSON"),
         (b"[" * 100_000, "nested too deep"),
         (b'{"rktKind": ' + b"9" * 5000 + b"}", "not valid JSON"),
+        (b'{"a": NaN}', "not valid JSON"),
+        (b'{"a": "\\ud800"}', "not valid JSON"),
         (b"[]", "it is not a JSON object"),
         (b"{}", "rktKind: is required"),
         (b'{"rktKind": ""}', "rktKind: is required"),

@@ -257,6 +257,12 @@ def test_plain_http_is_asked_only_with_the_option_and_only_after_https(plain: Se
     assert find(plain, insecure=HTTP).aci_url == f"https://a.org/{NAME}-1.aci"
 
 
+def test_a_server_without_plain_http_is_no_dead_server(server: Server) -> None:
+    server.answers["/"] = page(aci(PLAIN))
+    assert find(server, insecure=HTTP).aci_url == f"https://a.org/{NAME}-1.aci"
+    assert len(server.asked) == 3
+
+
 def test_simple_discovery_goes_over_plain_http_with_the_option(plain: Server) -> None:
     plain.answers["/team/app-1-linux-amd64.aci"] = Answer(b"x")
     found = find(plain, insecure=HTTP)

@@ -231,6 +231,15 @@ def test_a_password_in_a_url_is_used_and_never_shown(server: Server) -> None:
     assert shown_url("https://u:p@h/a") == "https://u:...@h/a"
 
 
+def test_a_password_in_a_url_may_hold_any_letter(server: Server) -> None:
+    server.answers["/a"] = Answer(b"content")
+    for login in ("ü:€", "%C3%BC:%E2%82%AC"):
+        fetch(server.url("/a").replace("://", f"://{login}@"))
+    fetch(server.url("/a").replace("://", "://ü:\udcff@"))
+    expected = "Basic " + b64encode("ü:€".encode()).decode()
+    assert [asked.headers["Authorization"] for asked in server.asked[:2]] == [expected] * 2
+
+
 def test_netrc_is_not_read(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login a password b\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
