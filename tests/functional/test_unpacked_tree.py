@@ -64,7 +64,6 @@ def folders(path: str) -> list[Member]:
 
 
 BASE = layer(
-    entry("./", mode=0o711, mtime=77),
     entry("etc", mtime=1_111_111_111),
     entry("etc/gone", b"gone"),
     entry("etc/kept", b"kept", mtime=1_234_567_890.987654321),
@@ -103,9 +102,18 @@ BASE = layer(
     device("dev/null", tarfile.CHRTYPE, 1, 3, mode=0o666),
     device("dev/loop", tarfile.BLKTYPE, 7, 300, mode=0o640, gid=6),
     device("dev/tty", tarfile.CHRTYPE, 5, 0, mode=0o620),
+    link("followed", "usr"),
+    link("up-and-down", "../etc"),
+    entry("late/file", b"before its folder", mtime=21),
+    entry("late", mtime=23, mode=0o700),
+    entry("twice", b"first", mode=0o600),
+    entry("twice", b"second", mode=0o640),
+    link("hard-symlink", "broken", tarfile.LNKTYPE),
+    link("hard-device", "dev/null", tarfile.LNKTYPE),
     entry("run"),
     entry("run/pipe", b"", type=tarfile.FIFOTYPE, mode=0o622),
     entry("big", os.urandom(1_500_000)),
+    entry("./", mode=0o711, mtime=77),  # last: umoci keeps no folder's time when it makes "late"
 )  # fmt: skip
 
 CHANGES = layer(
@@ -125,6 +133,13 @@ CHANGES = layer(
     entry("pair/a", b"another content"),
     entry("home/note", b"note without attributes", uid=1000),
     device("dev/tty", tarfile.CHRTYPE, 5, 1, mode=0o600),
+    entry("followed/inside", b"through a link"),
+    entry("up-and-down/inside", b"through a link that leaves"),
+    link("hard-through-link", "followed/bin/su", tarfile.LNKTYPE),
+    link("hard-absolute", "/etc/kept", tarfile.LNKTYPE),
+    link("./hard-dotted", "./etc/kept", tarfile.LNKTYPE),
+    whiteout("never-there"),
+    whiteout("followed/bin/wall"),
 )
 
 NAMES = layer(
