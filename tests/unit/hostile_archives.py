@@ -43,6 +43,7 @@ PATHS = {
         image(gnu_name(UP + ESCAPE), raw(b"rootfs/a", b"x")),
         "has a .. in its path",
     ),
+    "a dot inside a path": (image(raw(b"rootfs/./a", b"x")), "can't have '.'"),
     "an entry beside rootfs": (image(raw(b"other", b"x")), "is neither manifest nor below rootfs"),
     "rootfs as a mere prefix": (image(raw(b"rootfs2/a")), "is neither manifest nor below rootfs"),
     "rootfs in capitals": (image(raw(b"ROOTFS/a")), "is neither manifest nor below rootfs"),

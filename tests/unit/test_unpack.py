@@ -25,8 +25,6 @@ from kvmrkt.images.beneath import Beneath
 from kvmrkt.images.tar import Limits
 from kvmrkt.images.unpack import unpack
 
-privileged = os.geteuid() == 0
-
 
 @pytest.fixture
 def kvmrkt(tmp_path: Path, capfd: Any) -> Any:
@@ -92,30 +90,6 @@ def test_the_root_filesystem_alone(tmp_path: Path) -> None:
     assert facts(target) == ("drwxr-xr-x", MTIME_SECONDS)
     assert "manifest" not in os.listdir(target)
     assert (target / "hard").samefile(target / "closed/app")
-
-
-@pytest.mark.skipif(not privileged, reason="only root may")
-def test_root_keeps_owners_devices_set_id_bits_and_all_attributes(tmp_path: Path) -> None:
-    capability = b"\1\0\0\2\0\4\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
-    content = image(
-        raw(b"rootfs/null", kind=b"3", major=b"1", minor=b"3", mode=b"0000666"),
-        raw(b"rootfs/disk", kind=b"4", major=b"10", minor=b"1"),
-        pax((b"SCHILY.xattr.security.capability", capability)),
-        raw(b"rootfs/ping", b"x", mode=b"0006755", uid=b"0000007", gid=b"0000011"),
-        pax((b"uid", b"3000000")),
-        raw_link(b"rootfs/l", b"x"),
-        pax((b"LIBARCHIVE.xattr.user.a%20b", b"AP8")),
-        folder(b"rootfs/d"),
-    )
-    rootfs = unpacked(tmp_path, content) / "rootfs"
-    assert stat.S_ISCHR((rootfs / "null").lstat().st_mode)
-    assert facts(rootfs / "null")[0] == "crw-rw-rw-"
-    assert (rootfs / "disk").lstat().st_rdev == os.makedev(8, 1)
-    state = (rootfs / "ping").stat()
-    assert (state.st_uid, state.st_gid, stat.S_IMODE(state.st_mode)) == (7, 9, 0o6755)
-    assert os.getxattr(rootfs / "ping", "security.capability") == capability
-    assert (rootfs / "l").lstat().st_uid == 3_000_000
-    assert os.getxattr(rootfs / "d", "user.a b") == b"\0\xff"
 
 
 def test_others_own_all_and_lose_what_is_for_root(tmp_path: Path, monkeypatch: Any) -> None:
