@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -392,4 +394,32 @@ def test_what_arrives_is_on_disk_before_the_rest_is_sent(server: Server, folder:
     assert msgspec.json.decode(state.read_bytes())["total_bytes"] == len(body)
     gate.open.set()
     thread.join(60)
+    assert list(folder.iterdir()) == []
+
+
+_PROGRAM = """
+import sys
+from pathlib import Path
+from kvmrkt.config import InsecureOptions
+from kvmrkt.images.download import download
+from kvmrkt.images.policy import no_progress
+
+with download(sys.argv[1], Path(sys.argv[2]), insecure=InsecureOptions(), credentials=None,
+              limit_bytes=1 << 30, progress=no_progress):
+    pass
+"""
+
+
+def test_a_download_whose_process_was_killed_is_continued(server: Server, folder: Path) -> None:
+    body = CONTENT * 40
+    gate = Gate(len(body) // 2)
+    server.answers["/a.aci"] = [Answer(body, etag=TAG, gate=gate), Answer(body, etag=TAG)]
+    command = [sys.executable, "-c", _PROGRAM, server.url("/a.aci"), str(folder)]
+    with subprocess.Popen(command) as process:
+        assert gate.reached.wait(60)
+        process.kill()
+    gate.open.set()
+    sizes = left(folder)  # what had come through by then is up to the scheduler
+    assert content(server, folder, limit_bytes=1 << 30) == body
+    assert ranges(server)[1] == (f"bytes={sizes[0]}-" if sizes and sizes[0] else None)
     assert list(folder.iterdir()) == []
