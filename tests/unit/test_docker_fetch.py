@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
 import subprocess
 import tarfile
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,6 +30,8 @@ from docker_files import (
     tar_of,
     write_layout,
 )
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from web_server import Answer, Gate, Server, serving, trust
 
 from kvmrkt.config import InsecureOptions
@@ -379,6 +383,50 @@ def test_a_full_disk_is_a_store_error(
         with pytest.raises(StoreError) as caught:
             fetch_layout(store, path)
     assert "free some space" in (caught.value.hint or "")
+
+
+_SAVED = tar_of(saved_files(docker_image(), small_layers()))
+_LAYOUT = json.dumps(docker_image().manifest).encode()
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    st.lists(
+        st.tuples(st.integers(0, len(_SAVED) - 1), st.binary(min_size=1, max_size=8)), max_size=3
+    ),
+    st.integers(0, len(_SAVED)),
+)
+def test_a_damaged_archive_is_fetched_or_refused_and_leaves_nothing(
+    damage: list[tuple[int, bytes]], end: int
+) -> None:
+    data = bytearray(_SAVED)
+    for at, piece in damage:
+        data[at : at + len(piece)] = piece
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "saved.tar"
+        path.write_bytes(data[: end or None])
+        with Store(DataDir(Path(folder) / "data")) as store:
+            with contextlib.suppress(ImageError):
+                fetch_docker(store, DockerArchiveReference(path), policy=POLICY)
+            left = [name for name in files_of(store) if name.startswith("tmp/")]
+            assert left == []
+            assert bool(store.images()) == bool(files_of(store))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.integers(0, len(_LAYOUT) - 1), st.binary(min_size=1, max_size=30))
+def test_a_damaged_manifest_of_a_layout_is_fetched_or_refused(at: int, piece: bytes) -> None:
+    image = docker_image()
+    manifest = _LAYOUT[:at] + piece + _LAYOUT[at + len(piece) :]
+    described = {"digest": digest_of(manifest), "size": len(manifest)}
+    with tempfile.TemporaryDirectory() as folder:
+        layout = write_layout(Path(folder) / "layout", image)
+        (layout / "blobs" / digest_of(manifest).replace(":", "/")).write_bytes(manifest)
+        (layout / "index.json").write_text(json.dumps({"manifests": [described]}))
+        with Store(DataDir(Path(folder) / "data")) as store:
+            with contextlib.suppress(ImageError):
+                fetch_layout(store, layout)
+            assert [name for name in files_of(store) if name.startswith("tmp/")] == []
 
 
 def test_the_file_system_is_made_as_for_any_image(store: Store, tmp_path: Path) -> None:

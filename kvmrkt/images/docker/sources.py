@@ -41,7 +41,7 @@ class Layer(msgspec.Struct, frozen=True):
     @property
     def label(self) -> str:
         """A short name for people."""
-        return self.name.partition(":")[2][:12] if self.digest else self.name[:40]
+        return self.digest.partition(":")[2][:12] if self.digest else ascii(self.name[:40])
 
 
 class FoundImage(msgspec.Struct, frozen=True):
