@@ -15,17 +15,16 @@ if TYPE_CHECKING:
 
     from kvmrkt.config import GlobalOptions
     from kvmrkt.configuration import Configuration
+    from kvmrkt.images.credentials import Credentials
     from kvmrkt.images.trust import Review
 
 
-def configuration_of(host: GlobalOptions) -> Configuration:
-    """The host's configuration. ConfigError for a faulty file."""
-    return load_configuration(host.system_config, host.local_config, host.user_config)
-
-
 def open_store(host: GlobalOptions) -> Store:
-    """The host's image store, with the limits of its configuration."""
-    configured = configuration_of(host).limits
+    """The host's image store, with the limits of its configuration.
+
+    Raises ConfigError for a faulty file, StoreError if the store cannot be opened.
+    """
+    configured = _configuration(host, "images.d").limits
     usual = Limits()
     limits = Limits(
         entries=configured.max_entries or usual.entries,
@@ -33,6 +32,11 @@ def open_store(host: GlobalOptions) -> Store:
         expanded_bytes=configured.max_expanded_bytes or usual.expanded_bytes,
     )
     return Store(host.data, limits=limits)
+
+
+def credentials_of(host: GlobalOptions) -> Credentials:
+    """Who the host is to web servers and registries. ConfigError for a faulty file."""
+    return _configuration(host, "auth.d").credentials
 
 
 def fetch_policy(
@@ -43,8 +47,8 @@ def fetch_policy(
     confirm: Callable[[Review], bool] | None = None,
     progress: Progress = no_progress,
 ) -> FetchPolicy:
-    """What the host's options and configuration allow."""
-    configuration = configuration_of(host)
+    """What the host's options and configuration allow. ConfigError for a faulty file."""
+    configuration = _configuration(host, "auth.d", "images.d")
     usual = FetchPolicy()
     return FetchPolicy(
         insecure=host.insecure,
@@ -56,4 +60,11 @@ def fetch_policy(
         max_download_bytes=configuration.limits.max_download_bytes or usual.max_download_bytes,
         report=report,
         progress=progress,
+    )
+
+
+def _configuration(host: GlobalOptions, *folders: str) -> Configuration:
+    """What some of the folders say: who may use the store may not read every password."""
+    return load_configuration(
+        host.system_config, host.local_config, host.user_config, folders=folders
     )

@@ -34,7 +34,7 @@ def command(ctx: click.Context, /, **flags: Any) -> int:
 
     from kvmrkt.cli.key_review import terminal_review
     from kvmrkt.config import InsecureOptions
-    from kvmrkt.fetching import configuration_of
+    from kvmrkt.fetching import credentials_of
     from kvmrkt.images.trust import add_keys, key_locations
     from kvmrkt.images.trustedkeys import TrustedKeys, check_prefix
 
@@ -46,7 +46,7 @@ def command(ctx: click.Context, /, **flags: Any) -> int:
         pubkey=options.insecure.pubkey,
         http=flags["insecure_allow_http"],
     )
-    credentials = configuration_of(options).credentials
+    credentials = credentials_of(options)
     add_keys(
         TrustedKeys(options.local_config, options.system_config),
         sources or key_locations(prefix, insecure=insecure, credentials=credentials),

@@ -137,7 +137,8 @@ def _container(
         )
     location = str(reference)
     known = store.known_source("docker", location)
-    if known and policy.pull != "update":
+    is_here = not isinstance(reference, DockerReference)  # whether it changed is quickly seen
+    if known and (policy.pull == "never" or (policy.pull == "new" and not is_here)):
         return known.image
     if policy.pull == "never":
         raise _nothing(reference)

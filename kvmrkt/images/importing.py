@@ -6,6 +6,7 @@ the root filesystem is ready when the image is. What turns out to be unusable le
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -222,8 +223,15 @@ def _sync(path: Path) -> None:
 
 def _copy(file: IO[bytes], path: Path) -> None:
     """Copy without the bytes passing here; a file system that can will share them."""
+    source = file.fileno()
     with path.open("wb") as out:
-        while os.copy_file_range(file.fileno(), out.fileno(), _COPY_BYTES):
+        try:
+            while os.copy_file_range(source, out.fileno(), _COPY_BYTES):
+                continue
+        except OSError as error:
+            if error.errno not in (errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP):
+                raise
+        while os.sendfile(out.fileno(), source, None, _COPY_BYTES):  # from one disk to another
             continue
 
 

@@ -150,6 +150,8 @@ class MergedTree:
         if layer.docker and last.startswith(_WHITEOUT):
             self._white_out(above, last, number)
             return
+        if layer.docker and name == b"dev" and entry.kind != tar.DIRECTORY:
+            raise ArchiveError("/dev is not a folder")  # as docker2aci: no app could start there
         folder = self._folder(above, number, follow=layer.docker, make=True)
         assert folder is not None
         old = folder.children.get(last)

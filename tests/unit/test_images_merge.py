@@ -126,6 +126,7 @@ def test_in_app_container_images_a_link_in_the_way_is_replaced(tmp_path: Path) -
         ([link("a", "b"), link("b", "a")], [entry("a/x", b"")], "too many symbolic links"),
         ([], [entry("../a", b"")], "has a .. in its path"),
         ([entry("./", b"")], [], "no folder"),
+        ([entry("dev")], [link("dev", "/tmp")], "/dev is not a folder"),
     ],
 )
 def test_hostile_layers(tmp_path: Path, lower: Any, upper: Any, text: str) -> None:
