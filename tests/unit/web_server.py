@@ -117,9 +117,9 @@ class Server(http.server.ThreadingHTTPServer):
 
     daemon_threads = False
 
-    def __init__(self, *, tls: bool = True, hosts: tuple[str, ...] = HOSTS) -> None:
-        """Listen on a free port of 127.0.0.1; the certificate is for `hosts`."""
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, *, tls: bool = True, hosts: tuple[str, ...] = HOSTS, port: int = 0) -> None:
+        """Listen on 127.0.0.1, by default on a free port; the certificate is for `hosts`."""
+        super().__init__(("127.0.0.1", port), _Handler)
         self.tls = tls
         self.hosts = hosts
         self.answers: dict[str, Scripted] = {}
@@ -162,9 +162,9 @@ class Server(http.server.ThreadingHTTPServer):
 
 
 @contextlib.contextmanager
-def serving(*, tls: bool = True, hosts: tuple[str, ...] = HOSTS) -> Iterator[Server]:
+def serving(*, tls: bool = True, hosts: tuple[str, ...] = HOSTS, port: int = 0) -> Iterator[Server]:
     """A server that runs while the body does."""
-    with Server(tls=tls, hosts=hosts) as server:
+    with Server(tls=tls, hosts=hosts, port=port) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.005})
         thread.start()
         try:
