@@ -43,7 +43,14 @@ PATHS = {
         image(gnu_name(UP + ESCAPE), raw(b"rootfs/a", b"x")),
         "has a .. in its path",
     ),
-    "a dot inside a path": (image(raw(b"rootfs/./a", b"x")), "can't have '.'"),
+    "a dot inside a path": (image(raw(b"rootfs/./a", b"x")), "an empty or . part in its path"),
+    "an empty part at the start": (image(raw(b".//rootfs/a", b"x")), "an empty or . part"),
+    "an empty part in the prefix field": (
+        image(raw(b"rootfs/a", b"x", prefix=b"./")),
+        "an empty or . part",
+    ),
+    "an empty part inside a path": (image(raw(b"rootfs//a", b"x")), "an empty or . part"),
+    "an empty part at the end": (image(folder(b"rootfs/a//")), "an empty or . part"),
     "an entry beside rootfs": (image(raw(b"other", b"x")), "is neither manifest nor below rootfs"),
     "rootfs as a mere prefix": (image(raw(b"rootfs2/a")), "is neither manifest nor below rootfs"),
     "rootfs in capitals": (image(raw(b"ROOTFS/a")), "is neither manifest nor below rootfs"),
@@ -71,7 +78,7 @@ PATHS = {
 TWICE = {
     "a file twice": (image(raw(b"rootfs/a", b"1"), raw(b"rootfs/a", b"2")), "is there twice"),
     "a folder twice, spelled otherwise": (
-        image(folder(b"rootfs/a"), folder(b"./rootfs//./a/")),
+        image(folder(b"rootfs/a"), folder(b"./rootfs/a/")),
         "is there twice",
     ),
     "a second manifest": (image(raw(b"./manifest", b"{}")), "is there twice"),
