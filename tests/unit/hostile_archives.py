@@ -311,6 +311,14 @@ HEADERS = {
     "a mode with a sign": (image(raw(b"rootfs/a", mode=b"+755")), "(mode"),
     "a size below zero": (image(raw(b"rootfs/a", size=b"\xff" * 12)), "the archive is"),
     "a mode that is no number": (image(raw(b"rootfs/a", mode=b"rwxr-x")), "(mode"),
+    "a mode that mksquashfs crashes on": (
+        image(folder(b"rootfs/a", mode=b"7777777"), raw(b"rootfs/a/b")),
+        "mode says that it is something else",
+    ),
+    "a file whose mode says it is a device": (
+        image(raw(b"rootfs/a", mode=b"0060644")),
+        "mode says that it is something else",
+    ),
     "an owner that is no number": (image(raw(b"rootfs/a", uid=b"root")), "(uid"),
     "a group that is no number": (image(raw(b"rootfs/a", gid=b"root")), "(gid"),
     "a base-256 owner of 2**55": (image(raw(b"rootfs/a", uid=b"\x80\x80" + bytes(6))), "owner"),
@@ -364,6 +372,9 @@ HARMLESS = {
     "unknown PAX records": image(pax((b"comment", b"../../x"), (b"KVMRKT.x", b"\0")), FILE),
     "a comment for all": image(pax((b"comment", b"0" * 40), kind=b"g"), FILE),
     "an empty PAX header": image(pax(), FILE),
+    "modes that say the kind too, as Go's tar had them": image(
+        raw(b"rootfs/a", b"x", mode=b"0100644"), folder(b"rootfs/d", mode=b"0040755")
+    ),
     "the manifest last": bare(ROOTFS, FILE, MANIFEST),
     "a single closing block": image(FILE, end=bytes(512)),
     "a megabyte of zeros after the end": image(FILE, end=bytes(1 << 20)),
