@@ -57,8 +57,9 @@ def test_fetch_prints_the_id_alone_on_standard_output(kvmrkt: Any, tmp_path: Pat
     [
         ((), "must provide at least one image"),
         (("a.aci", "--", "x"), "app arguments unsupported"),
+        (("--store-only", "--no-store", "a.aci"), "both --store-only and --no-store specified"),
         (("/nowhere.aci",), "fetch: open /nowhere.aci: no such file or directory"),
-        (("example.com/app",), "fetch: unable to fetch image"),
+        (("--store-only", "example.com/app"), "fetch: unable to fetch image"),
     ],
 )
 def test_fetch_fails_clearly(kvmrkt: Any, words: tuple[str, ...], text: str) -> None:

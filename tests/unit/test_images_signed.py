@@ -15,6 +15,7 @@ from web_server import Answer, Server, serving, trust
 
 from kvmrkt.config import InsecureOptions
 from kvmrkt.errors import SignatureError, StoreError
+from kvmrkt.images import importing
 from kvmrkt.images.find import find_image
 from kvmrkt.images.policy import FetchPolicy
 from kvmrkt.images.store import Image, Store
@@ -48,8 +49,9 @@ def policy(signing: Signing, tmp_path: Path) -> FetchPolicy:
 
 
 def test_a_signed_file_is_taken_and_its_signature_kept(
-    store: Store, signing: Signing, policy: FetchPolicy, tmp_path: Path
+    store: Store, signing: Signing, policy: FetchPolicy, tmp_path: Path, monkeypatch: Any
 ) -> None:
+    monkeypatch.setattr(importing, "_CLOCK_TICK_NS", 0)  # the file is as good as old
     path = write_aci(tmp_path / "a.aci", entry("rootfs/a", b"x"))
     signature = signing.sign(path)
     image = find_image(store, str(path), policy)

@@ -11,6 +11,7 @@ from aci_files import entry, link, manifest, write_aci
 
 from kvmrkt.config import InsecureOptions
 from kvmrkt.errors import ArchiveError, ImageNotFoundError, ManifestError, SignatureError
+from kvmrkt.images.policy import FetchPolicy
 from kvmrkt.images.store import Store
 from kvmrkt.paths import DataDir
 from kvmrkt.stage1 import image as stage1
@@ -53,9 +54,8 @@ def document(**changes: str | None) -> dict[str, Any]:
 
 
 def find(store: Store, kind: Any, value: str, *, secure: bool = False) -> Stage1Image:
-    insecure = InsecureOptions(image=not secure)
-    config = store.data.root.parent / "config"
-    return find_stage1(store, Stage1Choice(kind, value), store.data, insecure, config)
+    policy = FetchPolicy(insecure=InsecureOptions(image=not secure))
+    return find_stage1(store, Stage1Choice(kind, value), policy, store.data.root.parent / "config")
 
 
 def test_boot_files(store: Store, tmp_path: Path) -> None:
