@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 from real_pods import BUSYBOX, DEADLINE_SECONDS
 
-from kvmrkt.config import InsecureOptions
+from kvmrkt.images.policy import FetchPolicy
 from kvmrkt.images.store import Store
 from kvmrkt.images.tree import tree_for
 from kvmrkt.paths import DataDir
@@ -60,7 +60,7 @@ def prepare_boot(folder: Path) -> Boot:
     data = DataDir(folder)
     with Store(data) as store:
         # no folder of an installed kvmrkt: the checkout's own stage1 image
-        stage1 = find_stage1(store, Stage1Choice("default"), data, InsecureOptions(), folder)
+        stage1 = find_stage1(store, Stage1Choice("default"), FetchPolicy(), folder)
         image = tree_for(store, store.import_aci(BUSYBOX).id)
     return Boot(stage1, image, data.cas / "scratch")
 

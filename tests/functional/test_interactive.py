@@ -45,6 +45,7 @@ def test_ctrl_c_interrupts_the_app_and_not_the_pod(shell: pexpect.spawn[str]) ->
     shell.expect_exact("ready> ")
     shell.sendline("echo still here")
     shell.expect_exact("\r\nstill here\r\n")
+    shell.expect_exact("ready> ")  # an end of input that comes before the shell listens is lost
     shell.sendcontrol("d")
     shell.expect(pexpect.EOF)
     shell.wait()
