@@ -34,7 +34,8 @@ def find_program(name: str, *, package: str, also: Sequence[str] = ()) -> Path:
     """
     folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
     for candidate in (*(Path(folder, name) for folder in folders), *map(Path, also)):
-        if candidate.is_file() and os.access(candidate, os.X_OK):
+        # os.path.isfile says no, where Path.is_file raises: a folder on PATH that we may not read
+        if os.path.isfile(candidate) and os.access(candidate, os.X_OK):  # noqa: PTH113
             return candidate
     raise HostError(
         f"cannot find the program {name}", hint=f"install it: apt-get install {package}"

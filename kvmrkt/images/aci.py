@@ -91,7 +91,11 @@ def check(source: tar.Source, limits: tar.Limits) -> Contents:
             if entry.kind != tar.DIRECTORY:
                 raise ArchiveError("the top of the archive is not a folder")
             continue
+        if not entry.tidy:  # mksquashfs would make a damaged squashfs of some such names
+            raise ArchiveError(f"entry {entry.shown} has a path that not everybody reads alike")
         layout.add(entry)
+        if not 0 <= entry.mtime_seconds <= tar.MAX_SECONDS:
+            raise ArchiveError(f"entry {entry.shown} has a time before 1970 or after 2105")
         newest = max(newest, entry.mtime_seconds)
         if entry.name == MANIFEST:
             if entry.size_bytes > MAX_MANIFEST_BYTES:

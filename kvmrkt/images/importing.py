@@ -96,7 +96,7 @@ def import_archive(
     epoch = squash.epoch_for(0)
     with temporary(store, "tree") as tree:
         with storing(f"import {shown} into the image store"):
-            with squash.squashing(tree, epoch) as pipe:
+            with _naming(shown), squash.squashing(tree, epoch) as pipe:
                 passed = _pass(store, archive, shown, pipe)
             _sync(archive)
         image = _add(store, archive, passed, shown, source, gate)
@@ -110,7 +110,7 @@ def import_layers(
 ) -> Image:
     """Import docker's or OCI's layers, uncompressed archives, the lowest first, as one image.
 
-    Raises as `import_archive`.
+    Raises as `import_archive`; which image an ArchiveError is about is for the caller to say.
     """
     from kvmrkt.images.merge import Layer, merged
 
@@ -119,7 +119,6 @@ def import_layers(
         digest = hashlib.sha512()
         with (
             storing(f"import {shown} into the image store"),
-            _naming(shown),
             merged([Layer(path, docker=True) for path in layers], store.limits) as merger,
         ):
             epoch = squash.epoch_for(merger.newest_seconds)
@@ -140,7 +139,7 @@ def import_layers(
 
 
 def _pass(store: Store, archive: Path, shown: str, pipe: squash.SquashPipe) -> _Passed:
-    with archive.open("rb", buffering=0) as file, _naming(shown):
+    with archive.open("rb", buffering=0) as file:
         if not os.fstat(file.fileno()).st_size:
             raise ArchiveError("the file is empty")
         chunks = open_chunks(file)

@@ -103,7 +103,8 @@ class MergedTree:
             name = entry.name if layer.docker else _below_rootfs(entry.name)
             if name is None:
                 continue
-            self.newest_seconds = max(self.newest_seconds, entry.mtime_seconds)
+            seconds = min(entry.mtime_seconds, tar.MAX_SECONDS)
+            self.newest_seconds = max(self.newest_seconds, seconds)
             if layer.whitelist is not None and name and name not in layer.whitelist:
                 if entry.kind != tar.DIRECTORY:
                     unlisted[name] = self._mark(layer, entry, number, unlisted)

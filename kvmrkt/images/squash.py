@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import subprocess
 import tempfile
 import time
@@ -16,7 +17,7 @@ from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING
 
 from kvmrkt import process
-from kvmrkt.errors import StoreError
+from kvmrkt.errors import ArchiveError, KvmrktError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -134,7 +135,12 @@ def _mksquashfs(
         os.fsync(target.fileno())
 
 
-def _failure(argv: list[str], status: int, text: str) -> StoreError:
+def _failure(argv: list[str], status: int, text: str) -> KvmrktError:
+    if "tar " in text.lower():  # it stumbled over what it read
+        said = next(line for line in text.splitlines() if line.strip())
+        return ArchiveError(f"mksquashfs cannot read it: {said.removeprefix('FATAL ERROR: ')}")
+    if -status in (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE):
+        return ArchiveError("mksquashfs crashed when it read it")
     full = "No space left on device" in text
     error = StoreError(
         "cannot make the root filesystem of an image",

@@ -16,6 +16,9 @@ CHUNK_BYTES = 1 << 20
 MAGIC_BYTES = 6
 _XZ_MEMORY_BYTES = 256 << 20
 _ZSTD_WINDOW_BYTES = 128 << 20
+_ZSTD_MARK = b"\xa5" * 64
+_ZSTD_MARK_FRAME = b"\x28\xb5\x2f\xfd\x20\x40\x03\x02\x00\xa5"
+"""The mark as one frame of one segment: 64 bytes, in a last block that repeats one byte."""
 _AHEAD = 4
 
 _MAGIC = {"gzip": b"\x1f\x8b", "bzip2": b"BZh", "xz": b"\xfd7zXZ\0", "zstd": b"\x28\xb5\x2f\xfd"}
@@ -196,14 +199,41 @@ def _zstd(file: IO[bytes]) -> Iterator[bytes]:
     import zstandard
 
     decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES)
+    marked: Any = _Marked(file)
     reader = decompressor.stream_reader(
-        file, read_size=CHUNK_BYTES, read_across_frames=True, closefd=False
+        marked, read_size=CHUNK_BYTES, read_across_frames=True, closefd=False
     )
+    held = b""
     try:
-        while out := reader.read(CHUNK_BYTES):
-            yield out
+        while out := held + reader.read(CHUNK_BYTES):
+            if out == held:
+                break
+            out, held = out[: -len(_ZSTD_MARK)], out[-len(_ZSTD_MARK) :]
+            if out:
+                yield out
     except zstandard.ZstdError as error:
         raise ArchiveError(f"the zstd data is damaged: {error}") from None
+    if held != _ZSTD_MARK:
+        raise ArchiveError("the zstd data is truncated")
+
+
+class _Marked:
+    """A file with a zstd frame of our own at its end.
+
+    The library does not tell whether a file ends inside a frame. If it does, that frame swallows
+    ours, and the mark does not come out.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._ended = False
+
+    def read(self, size: int) -> bytes:
+        data = self._file.read(size)
+        if data or self._ended:
+            return data
+        self._ended = True
+        return _ZSTD_MARK_FRAME
 
 
 def _ahead(chunks: Iterator[bytes]) -> Iterator[bytes]:

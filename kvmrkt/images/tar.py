@@ -23,7 +23,18 @@ _KINDS = frozenset((REGULAR, HARD_LINK, SYMLINK, CHARACTER, BLOCK, DIRECTORY, FI
 _PAX, _PAX_GLOBAL, _GNU_NAME, _GNU_LINK = b"x", b"g", b"L", b"K"
 _MAX_EXTENSION_BYTES = 1 << 20
 _MODE_BITS = 0o7777
+_KIND_BITS = {
+    REGULAR: 0o100000, SYMLINK: 0o120000, CHARACTER: 0o020000, BLOCK: 0o060000,
+    DIRECTORY: 0o040000, FIFO: 0o010000,
+}  # fmt: skip
+"""What some tars, Go's among them, put into the mode as well (inode(7))."""
+_MAX_ID = 2**32 - 2
+MAX_SECONDS = 2**32 - 1
+"""The latest time that a squashfs can hold; mksquashfs takes later ones for something else."""
+_MAX_DEVICE = 2**12 - 1, 2**20 - 1
+"""As Linux, and squashfs, count (linux/kdev_t.h)."""
 _ZERO_BLOCK = bytes(BLOCK_BYTES)
+_NOT_FOR_ALL = frozenset((b"path", b"linkpath", b"size", b"uid", b"gid", b"mtime"))
 _XATTR_KEYS = (b"SCHILY.xattr.", b"LIBARCHIVE.xattr.")
 
 
@@ -90,6 +101,8 @@ class Entry:
     mtime_seconds: int
     content_at: int
     header_at: int
+    tidy: bool
+    """Whether no reader takes the path for another: it has no needless parts, for one."""
 
     @property
     def shown(self) -> str:
@@ -144,19 +157,39 @@ def read_member(source: Source, limits: Limits) -> Member:
     header, extension = _next_header(source)
     if header is None:
         raise ArchiveError("the archive ends where an entry should be")
-    uid, gid = extension.uid, extension.gid
     entry = _entry(header, extension, header_at, source.position, limits)
-    device = (0, 0)
-    if entry.kind in (CHARACTER, BLOCK):
-        device = _number(header[329:337], "device"), _number(header[337:345], "device")
+    uid, gid = _owner(header, extension)
     return Member(
         entry=entry,
-        mode=_number(header[100:108], "mode") & _MODE_BITS,
-        uid=_number(header[108:116], "uid") if uid is None else uid,
-        gid=_number(header[116:124], "gid") if gid is None else gid,
-        device=device,
+        mode=_mode(header, entry.kind),
+        uid=uid,
+        gid=gid,
+        device=_device(header) if entry.kind in (CHARACTER, BLOCK) else (0, 0),
         xattrs=tuple(extension.xattrs),
     )
+
+
+def _mode(header: bytes, kind: bytes) -> int:
+    mode = _number(header[100:108], "mode")
+    rest = mode & ~_MODE_BITS
+    if rest and rest != _KIND_BITS.get(kind, _KIND_BITS[REGULAR]):  # mksquashfs would take it over
+        raise ArchiveError(f"an entry's mode says that it is something else ({mode:o})")
+    return mode & _MODE_BITS
+
+
+def _owner(header: bytes, extension: _Extension) -> tuple[int, int]:
+    uid = extension.uid if extension.uid is not None else _number(header[108:116], "uid")
+    gid = extension.gid if extension.gid is not None else _number(header[116:124], "gid")
+    if max(uid, gid) > _MAX_ID:
+        raise ArchiveError(f"an entry has an owner no system knows ({max(uid, gid)})")
+    return uid, gid
+
+
+def _device(header: bytes) -> tuple[int, int]:
+    major, minor = _number(header[329:337], "device"), _number(header[337:345], "device")
+    if major > _MAX_DEVICE[0] or minor > _MAX_DEVICE[1]:
+        raise ArchiveError(f"an entry has a device number no system knows ({major}, {minor})")
+    return major, minor
 
 
 @dataclass(slots=True)
@@ -208,8 +241,8 @@ def _extend(extension: _Extension, kind: bytes, content: bytes) -> None:
                     "a file is stored as sparse", hint="make the archive without tar --sparse"
                 )
             if kind == _PAX_GLOBAL:
-                if key in (b"path", b"linkpath", b"size"):
-                    raise ArchiveError(f"a global header sets {key.decode()} for all entries")
+                if key in _NOT_FOR_ALL or key.startswith(_XATTR_KEYS):
+                    raise ArchiveError(f"a global header sets {show(key)} for all entries")
             else:
                 _extend_by(extension, key, value)
 
@@ -223,8 +256,8 @@ def _extend_by(extension: _Extension, key: bytes, value: bytes) -> None:
         extension.size = _decimal(value, "size")
     elif key == b"mtime":
         seconds = value.split(b".")[0]
-        # a time before 1970 has no place in a squashfs, which counts from there on
-        extension.mtime = 0 if seconds.startswith(b"-") else _decimal(seconds, "mtime")
+        sign = -1 if seconds.startswith(b"-") else 1
+        extension.mtime = sign * _decimal(seconds.removeprefix(b"-"), "mtime")
     elif key == b"uid":
         extension.uid = _decimal(value, "uid")
     elif key == b"gid":
@@ -263,17 +296,28 @@ def _entry(
     size = extension.size if extension.size is not None else _number(header[124:136], "size")
     if kind != REGULAR and size:
         raise ArchiveError(f"entry {show(raw)} has content, but is no regular file")
+    _mode(header, kind)
+    _owner(header, extension)
+    if kind in (CHARACTER, BLOCK):
+        _device(header)
     mtime = extension.mtime
     if mtime is None:
         mtime = _number(header[136:148], "mtime")
-    return Entry(name, kind, size, link, mtime, content_at, header_at)
+    # mksquashfs reads a prefix whatever the format; in GNU's, other things stand there
+    prefixed = extension.name is None and header[345] and not _has_prefix(header)
+    tidy = not prefixed and raw.removeprefix(b"./").removesuffix(b"/") == name
+    return Entry(name, kind, size, link, mtime, content_at, header_at, tidy)
 
 
 def _ustar_name(header: bytes) -> bytes:
     name = _text(header[0:100])
-    if header[257:263] == b"ustar\0" and header[345]:
+    if header[345] and _has_prefix(header):
         return _text(header[345:500]) + b"/" + name
     return name
+
+
+def _has_prefix(header: bytes) -> bool:
+    return header[257:263] == b"ustar\0"
 
 
 def _clean(raw: bytes, limits: Limits) -> bytes:
@@ -314,18 +358,14 @@ def _text(field: bytes) -> bytes:
 
 
 def _number(field: bytes, what: str) -> int:
-    if field[0] == 0xFF:
-        return 0  # GNU's way to write a number below zero: a time before 1970
+    if field[0] == 0xFF and what == "mtime":
+        return int.from_bytes(field, "big", signed=True)  # GNU's way to write one below zero
     if field[0] & 0x80:
         return int.from_bytes(bytes((field[0] & 0x7F,)) + field[1:], "big")
     text = field.strip(b" \0")
-    try:
-        number = int(text, 8) if text else 0
-    except ValueError:
-        number = -1
-    if number < 0:
+    if text.strip(b"01234567"):
         raise ArchiveError(f"an entry's header is damaged ({what} {text!r})")
-    return number
+    return int(text or b"0", 8)
 
 
 def _decimal(text: bytes, what: str) -> int:

@@ -74,7 +74,7 @@ def member_header(member: tar.Member, name: bytes, *, hard_link_to: bytes | None
         uid=member.uid,
         gid=member.gid,
         size_bytes=entry.size_bytes,
-        mtime_seconds=entry.mtime_seconds,
+        mtime_seconds=min(max(entry.mtime_seconds, 0), tar.MAX_SECONDS),
         link=entry.link if entry.kind == tar.SYMLINK else b"",
         device=member.device,
         xattrs=member.xattrs,
