@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kvmrkt.configuration import load_configuration
+from kvmrkt.configuration import ImageLimits, load_configuration
 from kvmrkt.images.policy import FetchPolicy, Progress, PullPolicy, no_progress
 from kvmrkt.images.store import Store
-from kvmrkt.images.tar import Limits
 from kvmrkt.images.trustedkeys import TrustedKeys
 
 if TYPE_CHECKING:
@@ -25,6 +24,10 @@ def open_store(host: GlobalOptions) -> Store:
     Raises ConfigError for a faulty file, StoreError if the store cannot be opened.
     """
     configured = _configuration(host, "images.d").limits
+    if configured == ImageLimits():
+        return Store(host.data)
+    from kvmrkt.images.tar import Limits
+
     usual = Limits()
     limits = Limits(
         entries=configured.max_entries or usual.entries,

@@ -9,7 +9,6 @@ import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote_plus, unquote, unquote_plus, urlsplit
 
 import msgspec
 
@@ -226,6 +225,8 @@ def _with_scheme(scheme: str, text: str, rest: str) -> Reference:
 def _archive(url: str) -> FileReference | UrlReference:
     scheme, _, rest = url.partition("://")
     if scheme.lower() == "file":
+        from urllib.parse import unquote
+
         path = unquote(rest.partition("?")[0].partition("#")[0], errors="surrogateescape")
         if not path or "\0" in path:
             raise _invalid(url, "this is no path")
@@ -277,6 +278,8 @@ def _reads_as(text: str, reference: Reference) -> bool:
 
 
 def _has_host(url: str) -> bool:
+    from urllib.parse import urlsplit
+
     try:
         parts = urlsplit(url)
         return bool(parts.hostname) and parts.port != 0
@@ -289,10 +292,14 @@ def _is_aci(url: str) -> bool:
 
 
 def _quoted(text: str) -> str:
+    from urllib.parse import quote_plus
+
     return quote_plus(text, errors="surrogateescape")
 
 
 def _unquoted(text: str) -> str:
+    from urllib.parse import unquote_plus
+
     return unquote_plus(text, errors="surrogateescape")
 
 

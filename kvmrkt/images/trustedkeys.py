@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import stat
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -203,6 +202,8 @@ def _files(folder: Path) -> list[Path]:
 
 def _write(path: Path, content: bytes) -> None:
     """Put the content in place at once, readable by all."""
+    import tempfile
+
     descriptor, temporary = tempfile.mkstemp(prefix=".", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
