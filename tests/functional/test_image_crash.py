@@ -7,6 +7,7 @@ import random
 import shutil
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from real_pods import ROOT
 sys.path.insert(0, str(ROOT / "tests" / "unit"))
 
 from aci_files import entry, manifest, write_aci
+from docker_files import docker_image, layer_tar, write_layout
 from web_server import Answer, serving
 
 from kvmrkt.appc.types import KEY_DIGITS
@@ -37,10 +39,14 @@ BLOCK = random.Random(1).randbytes(1 << 16)
 
 
 def image(folder: Path, name: str, **fields: object) -> Path:
-    """An image that takes a while: 2,000 files, 40 MB."""
-    files = [entry(f"rootfs/{name}-{n}", BLOCK[n : n + 20_000]) for n in range(2000)]
+    """An image that takes a while."""
     document = manifest(name=f"example.com/{name}", **fields)
-    return write_aci(folder / f"{name}.aci", *files, document=document)
+    return write_aci(folder / f"{name}.aci", *files(f"rootfs/{name}"), document=document)
+
+
+def files(name: str) -> list[tuple[tarfile.TarInfo, bytes]]:
+    """2,000 files, 40 MB."""
+    return [entry(f"{name}-{n}", BLOCK[n : n + 20_000]) for n in range(2000)]
 
 
 @pytest.fixture(scope="module")
@@ -75,12 +81,16 @@ class Fetch:
         return done.stdout.strip()
 
 
-@pytest.fixture(params=["file", "web", "dependencies"])
+@pytest.fixture(params=["file", "web", "layers", "dependencies"])
 def fetch(request: pytest.FixtureRequest, images: Path, tmp_path: Path) -> Iterator[Fetch]:
-    """Each way into the store: a file, a URL, an image whose tree must be merged."""
+    """Each way into the store: a file, a URL, layers, an image whose tree must be merged."""
     data = tmp_path / "data"
     if request.param == "file":
         yield Fetch(data, str(images / "base.aci"))
+    elif request.param == "layers":
+        layers = [layer_tar(*files(name)) for name in ("lower", "upper")]
+        write_layout(tmp_path / "layout", docker_image(layers))
+        yield Fetch(data, f"oci:{tmp_path / 'layout'}:v1")
     elif request.param == "dependencies":
         Fetch(data, str(images / "base.aci")).finish()
         yield Fetch(data, str(images / "above.aci"))
