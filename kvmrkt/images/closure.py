@@ -60,7 +60,7 @@ def merged_closure(store: Store, layers: list[ImageLayer]) -> Iterator[MergedTre
 @contextmanager
 def _uncompressed(store: Store, image: Image) -> Iterator[Path]:
     """A file with the image's archive, uncompressed, for as long as the body runs."""
-    from kvmrkt.images.store import storing, temporary
+    from kvmrkt.images.disk import storing, temporary
     from kvmrkt.images.stream import MAGIC_BYTES, compression_of
 
     with storing(f"read image {image.name}"), image.blob_path.open("rb") as blob:

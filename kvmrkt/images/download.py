@@ -22,7 +22,7 @@ import msgspec
 
 from kvmrkt.errors import ImageError, ImageNotFoundError, StoreError
 from kvmrkt.images import web
-from kvmrkt.images.store import storing
+from kvmrkt.images.disk import storing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

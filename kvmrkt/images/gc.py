@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from kvmrkt.appc.types import KEY_DIGITS, shorten_image_id
 from kvmrkt.errors import ImageError
-from kvmrkt.images.store import folder_lock, storing
+from kvmrkt.images.disk import storing
+from kvmrkt.images.locks import folder_lock
 from kvmrkt.images.tree import tree_id
 
 if TYPE_CHECKING:

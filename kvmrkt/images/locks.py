@@ -1,4 +1,4 @@
-"""Locks between processes, as flock(2) on files that stay."""
+"""Locks between processes, as flock(2) on files and folders that stay."""
 
 from __future__ import annotations
 
@@ -27,6 +27,17 @@ def locked(path: Path) -> Iterator[None]:
         raise StoreError(f"cannot lock {path}") from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def folder_lock(path: Path, kind: int) -> Iterator[None]:
+    """Hold a folder's own lock, shared or exclusive (fcntl.LOCK_SH, LOCK_EX). OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, kind)
         yield
     finally:
         os.close(descriptor)

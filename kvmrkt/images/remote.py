@@ -6,10 +6,11 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from kvmrkt.errors import ImageNotFoundError, SignatureError
+from kvmrkt.images.disk import FOLDER_MODE, storing
 from kvmrkt.images.find import file_gate, is_trusted, make_gate
 from kvmrkt.images.gate import Gate
 from kvmrkt.images.importing import import_archive
-from kvmrkt.images.store import Source, storing
+from kvmrkt.images.store import Source
 from kvmrkt.images.web import fetch_small, shown_url
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def _download(
 
     folder = store.data.cas / "partial"
     with storing(f"make the folder {folder}"):
-        folder.mkdir(mode=0o750, exist_ok=True)
+        folder.mkdir(mode=FOLDER_MODE, exist_ok=True)
     with download(
         wanted.url,
         folder,

@@ -23,6 +23,7 @@ import msgspec
 
 from kvmrkt.appc.types import HASH_PREFIX
 from kvmrkt.errors import ImageNotFoundError, StoreError
+from kvmrkt.images.disk import FOLDER_MODE, storing, sync_folder
 from kvmrkt.images.index import Index, Row, SourceRow
 from kvmrkt.images.locks import locked
 
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from kvmrkt.images.tar import Limits
     from kvmrkt.paths import DataDir
 
-_FOLDER_MODE = 0o750
 _LOCK_FILES = 256
 
 
@@ -143,7 +143,7 @@ class Store:
         if not path.exists():
             with storing(f"open the image store {data.cas}"):
                 data.root.mkdir(parents=True, exist_ok=True)
-                data.cas.mkdir(mode=_FOLDER_MODE, exist_ok=True)
+                data.cas.mkdir(mode=FOLDER_MODE, exist_ok=True)
         self._index = Index(path)
 
     def __enter__(self) -> Self:
@@ -266,7 +266,7 @@ class Store:
             if known is None or files.signature or not self.blob_path(row.id).exists():
                 for final, fresh in finals.items():
                     if fresh is not None:
-                        final.parent.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
+                        final.parent.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
                         fresh.replace(final)
                         sync_folder(final.parent)
             size_bytes = self.blob_path(row.id).stat().st_size
@@ -323,61 +323,3 @@ class Store:
             implied_folders=tuple(msgspec.json.decode(row.implied_folders, type=list[bytes])),
             signer=row.signer,
         )
-
-
-@contextmanager
-def storing(action: str) -> Iterator[None]:
-    """Turn an OSError of the body into a StoreError that says what was attempted."""
-    try:
-        yield
-    except OSError as error:
-        import errno
-
-        hint = "free some space, or use another --dir" if error.errno == errno.ENOSPC else None
-        raise StoreError(f"cannot {action}", hint=hint) from error
-
-
-@contextmanager
-def temporary(store: Store, purpose: str) -> Iterator[Path]:
-    """A fresh file in `cas/tmp`, locked as long as it is needed; what is there then is removed.
-
-    The folder is locked, shared, until the file is: who holds it exclusively can tell by the
-    files' own locks which are in use.
-    """
-    import fcntl
-    import tempfile
-
-    folder = store.data.cas / "tmp"
-    with storing(f"write to the image store {store.data.cas}"):
-        folder.mkdir(mode=_FOLDER_MODE, exist_ok=True)
-        with folder_lock(folder, fcntl.LOCK_SH):
-            descriptor, name = tempfile.mkstemp(prefix=f"{purpose}-", dir=folder)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-    path = Path(name)
-    try:
-        yield path
-    finally:
-        path.unlink(missing_ok=True)
-        os.close(descriptor)
-
-
-@contextmanager
-def folder_lock(path: Path, kind: int) -> Iterator[None]:
-    """Hold a folder's own lock, shared or exclusive (fcntl.LOCK_SH, LOCK_EX). OSError."""
-    import fcntl
-
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, kind)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def sync_folder(path: Path) -> None:
-    """Make renames in a folder durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from kvmrkt.errors import ImageError
-from kvmrkt.images.store import storing, sync_folder, temporary
+from kvmrkt.images.disk import FOLDER_MODE, storing, sync_folder, temporary
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 _FORMAT = 1
 """Part of every tree's name: raised when the same image shall give another tree."""
-
-_FOLDER_MODE = 0o750
 
 
 def tree_for(store: Store, image_id: str, *, manifest: ImageManifest | None = None) -> Path:
@@ -148,7 +146,7 @@ def _lock_path(store: Store, tree: Path) -> Path:
 
 def _place(fresh: Path, path: Path) -> None:
     with storing(f"store the root filesystem {path.name}"):
-        path.parent.mkdir(mode=_FOLDER_MODE, exist_ok=True)
+        path.parent.mkdir(mode=FOLDER_MODE, exist_ok=True)
         fresh.replace(path)
         sync_folder(path.parent)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from kvmrkt.appc.types import HASH_PREFIX, KEY_DIGITS, shorten_image_id
 from kvmrkt.errors import ArchiveError, SignatureError, StoreError
-from kvmrkt.images.store import storing, temporary
+from kvmrkt.images.disk import storing, temporary
 from kvmrkt.images.tree import render_tree, replace_tree, tree_path
 
 if TYPE_CHECKING:

@@ -29,8 +29,8 @@ def boot_files(store: Store, image: Image, folder: Path, files: Mapping[str, str
         return folder
     import shutil
 
+    from kvmrkt.images.disk import storing, sync_folder
     from kvmrkt.images.locks import locked
-    from kvmrkt.images.store import storing, sync_folder
 
     with locked(store.data.cas / "treestorelocks" / f"stage1-{image.id[7:9]}"):
         if folder.exists():

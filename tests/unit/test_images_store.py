@@ -15,8 +15,9 @@ from aci_files import entry, manifest, write_aci
 
 from kvmrkt.errors import ImageNotFoundError, StoreError
 from kvmrkt.images import importing
+from kvmrkt.images.disk import temporary
 from kvmrkt.images.gc import collect_garbage
-from kvmrkt.images.store import Image, Store, temporary
+from kvmrkt.images.store import Image, Store
 from kvmrkt.paths import DataDir
 
 

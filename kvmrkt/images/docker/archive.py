@@ -11,6 +11,7 @@ import msgspec
 
 from kvmrkt.appc.decode import decode
 from kvmrkt.errors import ArchiveError, ImageError, ImageNotFoundError, ManifestError, describe
+from kvmrkt.images.disk import storing, temporary
 from kvmrkt.images.docker.convert import Origin
 from kvmrkt.images.docker.digests import Readable, check_content, digest_of
 from kvmrkt.images.docker.files import TarFiles, read_small
@@ -22,7 +23,6 @@ from kvmrkt.images.docker.manifests import (
     parse_config,
 )
 from kvmrkt.images.docker.sources import FoundImage, ImageSource, Layer, usable
-from kvmrkt.images.store import storing, temporary
 from kvmrkt.images.stream import compression_of, tar_chunks
 
 if TYPE_CHECKING:

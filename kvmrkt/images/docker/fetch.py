@@ -7,12 +7,13 @@ import tarfile
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from kvmrkt.images.disk import storing, temporary
 from kvmrkt.images.docker.convert import convert
 from kvmrkt.images.docker.digests import digest_of
 from kvmrkt.images.docker.layers import unpacked_layers
 from kvmrkt.images.docker.sources import usable
 from kvmrkt.images.references import DockerReference, OciLayoutReference
-from kvmrkt.images.store import Source, storing, temporary
+from kvmrkt.images.store import Source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,9 +8,9 @@ from contextlib import ExitStack, closing, contextmanager
 from typing import IO, TYPE_CHECKING, cast
 
 from kvmrkt.errors import ImageError, ManifestError
+from kvmrkt.images.disk import storing, temporary
 from kvmrkt.images.docker.digests import VerifiedStream, check_digests, hasher
 from kvmrkt.images.docker.endings import end_archive
-from kvmrkt.images.store import storing, temporary
 from kvmrkt.images.stream import compression_of, tar_chunks
 
 if TYPE_CHECKING:
