@@ -91,7 +91,7 @@ class Index:
         """Open the index at `path`, and make it if it does not exist."""
         self._path = path
         with self._errors("open"):
-            self._connection = sqlite3.connect(path, _BUSY_SECONDS, isolation_level=None)
+            self._connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
             self._connection.execute("PRAGMA foreign_keys = ON")
             version = self._version()
         if version > SCHEMA_VERSION:
