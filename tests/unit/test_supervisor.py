@@ -135,6 +135,24 @@ def test_a_machine_that_qemu_stops_is_a_broken_accelerator(tmp_path: Path) -> No
         supervise(tmp_path, a_pod(), script)
 
 
+def test_a_machine_that_stops_once_apps_may_have_run_is_not_to_be_started_again(
+    tmp_path: Path,
+) -> None:
+    async def script(guest: GuestDouble) -> None:
+        await guest.monitor.send(GREETING)
+        await guest.answer_monitor({})
+        await guest.notify("hello", **HELLO)
+        await guest.control.receive()  # pod.start, which the agent does not live to answer
+        stamp = {"seconds": 1, "microseconds": 0}
+        await guest.monitor.send({"event": "STOP", "timestamp": stamp})
+        answer = {"status": "internal-error", "running": False}
+        assert await guest.answer_monitor(answer) == "query-status"
+
+    with pytest.raises(VmmError, match="internal-error") as caught:
+        supervise(tmp_path, a_pod(), script)
+    assert not isinstance(caught.value, MachineStoppedError)
+
+
 def test_sigterm_stops_the_apps(tmp_path: Path) -> None:
     async def script(guest: GuestDouble) -> None:
         await guest.notify("hello", **HELLO)

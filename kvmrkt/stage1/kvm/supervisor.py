@@ -29,7 +29,7 @@ from kvmrkt.stage1.kvm.agent import (
 )
 from kvmrkt.stage1.kvm.applog import AppLog
 from kvmrkt.stage1.kvm.console import Console
-from kvmrkt.stage1.kvm.monitor import Monitor
+from kvmrkt.stage1.kvm.monitor import MachineStoppedError, Monitor
 from kvmrkt.stage1.kvm.ports import CONTROL_PORT, LOG_PORT
 from kvmrkt.stage1.kvm.streams import Sink, copy_in, copy_out, window_size
 from kvmrkt.stage1.kvm.vmm import CONSOLE, MONITOR, Vmm, Wires
@@ -72,6 +72,8 @@ class _Interrupted(Exception):
 class _Heard(msgspec.Struct):
     """What the guest reported."""
 
+    may_run: bool = False
+    """The agent was told to start the apps."""
     started: bool = False
     stopping: bool = False
     exits: list[AppExited] = msgspec.field(default_factory=list)
@@ -127,6 +129,10 @@ class Supervisor:
             conversation.result()
             await self._drain(streams)
             return pod_status(self._heard.exits)
+        except MachineStoppedError as error:
+            if self._heard.may_run:
+                raise VmmError(f"{error.message}, while its apps may have run") from None
+            raise  # nothing was lost: the pod may be started once more
         except _Interrupted:
             # a pod that ran keeps its records, as after any failure of the engine
             kind = EngineError if self._heard.started else KvmrktError
@@ -214,6 +220,7 @@ class Supervisor:
             realtime_ns=time.time_ns(),
             entropy=base64.b64encode(os.urandom(_ENTROPY_BYTES)).decode(),
         )
+        self._heard.may_run = True
         try:
             await self._agent.start_pod(spec)
         except GuestError as error:
