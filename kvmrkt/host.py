@@ -1,104 +1,71 @@
-"""A host's operations, without a shell: what the commands are written on."""
+"""Pods from request to exit status: what `run`, `prepare` and `run-prepared` do."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from kvmrkt.appc.image_manifest import check_platform
-from kvmrkt.appc.image_manifest import encode as encode_image_manifest
-from kvmrkt.appc.pod_manifest import PodManifest
-from kvmrkt.appc.pod_manifest import encode as encode_pod_manifest
-from kvmrkt.errors import EXIT_FAILURE, AppStartError, EngineError, UsageError, describe
-from kvmrkt.fetching import fetch_policy, open_store
-from kvmrkt.images.find import find_image
-from kvmrkt.images.policy import PullPolicy  # noqa: TC001 - msgspec reads the types
-from kvmrkt.images.tree import tree_for
-from kvmrkt.pods.compose import ImageFacts, compose
+from kvmrkt.errors import (
+    EXIT_FAILURE,
+    AppStartError,
+    EngineError,
+    PodError,
+    UsageError,
+    describe,
+)
 from kvmrkt.pods.directory import PodDirectory
+from kvmrkt.pods.host_volumes import check_sources
 from kvmrkt.pods.leftovers import remove_tree
 from kvmrkt.pods.resources import release_all
-from kvmrkt.stage1.image import Stage1Choice, Stage1Image, find_stage1
-from kvmrkt.stage1.kvm import engine
-from kvmrkt.stage1.kvm.engine import KvmPod
-from kvmrkt.stage1.kvm.share import check_sources
-from kvmrkt.stage1.kvm.translate import Streams, translate
+from kvmrkt.pods.states import Section
+from kvmrkt.preparing import PodParts, fill, gather, reopen
+from kvmrkt.stage1.engine import EnginePod, PodRun, RunOptions
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
     from kvmrkt.config import GlobalOptions
-    from kvmrkt.images.store import Image
     from kvmrkt.pods.request import PodRequest
+    from kvmrkt.preparing import PrepareOptions
     from kvmrkt.trace import Trace
 
 
-class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How a pod is run, beside what is in it."""
+class Setting(NamedTuple):
+    """On whose behalf a pod is prepared or run."""
 
-    stage1: Stage1Choice
-    pull_policy: PullPolicy = "new"
-    accelerator: str = "auto"
-    boot_timeout_seconds: float | None = None
-    uuid_file: Path | None = None
-    streams: Streams = Streams()
-    tty_fd: int | None = None
+    host: GlobalOptions
+    trace: Trace
+    warn: Callable[[str], None]
 
 
 def run_pod(
     request: PodRequest,
+    source: PrepareOptions,
     options: RunOptions,
-    host: GlobalOptions,
-    trace: Trace,
-    warn: Callable[[str], None],
+    setting: Setting,
+    *,
+    uuid_file: Path | None = None,
 ) -> int:
     """Run a pod from its images to its end, and return its exit status.
 
     A pod that could not be started leaves nothing behind; one that ran stays, exited, for
     `status`, `logs` and `gc`. Raises KvmrktError.
     """
-    with open_store(host) as store:
-        policy = fetch_policy(host, options.pull_policy, report=warn)
-        stage1 = find_stage1(store, options.stage1, policy, host.system_config)
-        images = [
-            find_image(store, app.image, policy, signature=app.signature) for app in request.apps
-        ]
-        manifests = {image.id: image.manifest() for image in images}
-        for manifest in manifests.values():
-            check_platform(manifest)
-        facts = [ImageFacts(image.id, manifests[image.id]) for image in images]
-        composition = compose(request, facts)
-        trees = {image.id: tree_for(store, image.id) for image in images}
-    for warning in composition.warnings:
-        warn(warning)
-    trace.end("image")
-    pod = PodDirectory.create(host.data)
+    parts = gather(request, source, setting.host, setting.warn)
+    setting.trace.end("image")
+    pod = PodDirectory.create(setting.host.data)
     try:
-        translation = translate(
-            composition.manifest,
-            pod.uuid,
-            hostname=request.hostname,
-            streams=options.streams,
-            insecure=host.insecure,
-        )
-        check_sources(translation.folders)
-        if options.uuid_file is not None:
-            _save_uuid(options.uuid_file, pod.uuid)
-        _prepare(pod, composition.manifest, images, trees, stage1)
-        trace.end("prepare")
-        kvm_pod = KvmPod(
-            directory=pod,
-            spec=translation.spec,
-            images={serial: trees[image] for serial, image in translation.image_ids.items()},
-            folders=translation.folders,
-            stage1=stage1,
-            accelerator=options.accelerator,
-            hello_seconds=options.boot_timeout_seconds,
-            tty_fd=options.tty_fd,
-        )
-        status = engine.run_pod(kvm_pod, host.data, trace, warn)
+        run = _plan(pod, parts, options, setting.host)
+        check_sources(parts.manifest)
+        if uuid_file is not None:
+            save_uuid(uuid_file, pod.uuid)
+        fill(pod, parts)
+        _enter(pod, options, setting.host)
+        setting.trace.end("prepare")
+        status = run.run(setting.trace, setting.warn)
     except EngineError as error:
         if isinstance(error, AppStartError):
             _discard(pod)
@@ -112,32 +79,113 @@ def run_pod(
     return status
 
 
-def _save_uuid(file: Path, uuid: str) -> None:
+def prepare_pod(request: PodRequest, source: PrepareOptions, setting: Setting) -> PodDirectory:
+    """Make a pod that waits for `run_prepared_pod`, on this boot of the host or a later one.
+
+    Raises KvmrktError; then nothing of the pod stays.
+    """
+    parts = gather(request, source, setting.host, setting.warn)
+    pod = PodDirectory.create(setting.host.data)
+    try:
+        _plan(pod, parts, RunOptions(), setting.host)  # what can never run is refused now
+        fill(pod, parts)
+        pod.to_prepared()
+    except BaseException:
+        _discard(pod)
+        raise
+    return pod
+
+
+def run_prepared_pod(pod: PodDirectory, options: RunOptions, setting: Setting) -> int:
+    """Run a prepared pod to its end, and return its exit status.
+
+    What speaks against it before it starts leaves it prepared. Raises PodError if it is not
+    prepared, or is somebody else's already; and KvmrktError.
+    """
+    if not pod.lock() or pod.section is not Section.PREPARED:
+        pod.unlock()
+        raise PodError(f'pod "{pod.uuid}" is not prepared')
+    try:
+        parts = reopen(pod, setting.host)
+        if options.interactive and len(parts.manifest.apps) > 1:
+            raise UsageError("interactive option only supports pods with one app")
+        run = _plan(pod, parts, options, setting.host)
+        check_sources(parts.manifest)
+        _enter(pod, options, setting.host)
+    except BaseException:
+        pod.unlock()
+        raise
+    setting.trace.end("prepare")
+    try:
+        status = run.run(setting.trace, setting.warn)
+    except BaseException:
+        _close(pod, EXIT_FAILURE)
+        raise
+    _close(pod, status)
+    return status
+
+
+def save_uuid(file: Path, uuid: str) -> None:
+    """Write the UUID to a file, as rkt did: nothing else, no newline. Raises UsageError."""
     try:
         file.write_text(uuid)
     except OSError as error:
         raise UsageError(f"cannot save the pod's UUID in {file}: {describe(error)}") from error
 
 
-def _prepare(
-    pod: PodDirectory,
-    manifest: PodManifest,
-    images: list[Image],
-    trees: dict[str, Path],
-    stage1: Stage1Image,
-) -> None:
-    """Fill the pod's directory, and move it to `run` with the lock held."""
-    pod.to_prepare()
-    pod.write_pod_manifest(encode_pod_manifest(manifest))
-    (pod.path / "appsinfo").mkdir(mode=0o750)
-    for app, image in zip(manifest.apps, images, strict=True):
-        # rkt's place for the image's own manifest, which `app` in the pod manifest overrides
-        (pod.path / "appsinfo" / app.name).mkdir(mode=0o750)
-        pod.write_file(f"appsinfo/{app.name}/manifest", image.manifest_bytes())
-        pod.write_file(f"appsinfo/{app.name}/treeStoreID", trees[image.id].stem.encode())
-    pod.write_file("stage1/manifest", encode_image_manifest(stage1.manifest))
+def _plan(pod: PodDirectory, parts: PodParts, options: RunOptions, host: GlobalOptions) -> PodRun:
+    return parts.stage1.engine.plan(
+        EnginePod(
+            directory=pod,
+            manifest=parts.manifest,
+            trees=parts.trees,
+            stage1=parts.stage1,
+            options=options,
+            insecure=host.insecure,
+        )
+    )
+
+
+def _enter(pod: PodDirectory, options: RunOptions, host: GlobalOptions) -> None:
+    """Move the pod to `run`, its lock held, with how it is run written down."""
+    pod.write_file("runtime-config", _runtime_config(pod, options, host))
     pod.to_run()
     pod.write_pid(os.getpid())
+
+
+class _InsecureConfig(msgspec.Struct, frozen=True, rename="pascal"):
+    disable_paths: bool
+    disable_capabilities: bool
+    disable_seccomp: bool
+
+
+class _RuntimeConfig(msgspec.Struct, frozen=True, rename="pascal"):
+    """rkt's file of the same name: how this run was asked for."""
+
+    hostname: str
+    debug: bool
+    mutable: bool
+    interactive: bool
+    resolv_conf_mode: str
+    etc_hosts_mode: str
+    net_list: tuple[str, ...]
+    insecure_options: _InsecureConfig
+
+
+def _runtime_config(pod: PodDirectory, options: RunOptions, host: GlobalOptions) -> bytes:
+    config = _RuntimeConfig(
+        hostname=options.hostname or f"rkt-{pod.uuid}",
+        debug=host.debug,
+        mutable=False,
+        interactive=options.interactive,
+        resolv_conf_mode="default" if options.resolv_conf is None else "stage0",
+        etc_hosts_mode="default" if options.hosts is None else "stage0",
+        net_list=("none",),
+        insecure_options=_InsecureConfig(
+            host.insecure.paths, host.insecure.capabilities, host.insecure.seccomp
+        ),
+    )
+    return msgspec.json.encode(config) + b"\n"
 
 
 def _close(pod: PodDirectory, status: int) -> None:

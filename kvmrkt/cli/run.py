@@ -149,19 +149,23 @@ def command(ctx: click.Context, /, **flags: Any) -> int:
     host: GlobalOptions = ctx.obj
     trace.end("python")
 
-    from kvmrkt.host import RunOptions, run_pod
+    from kvmrkt.host import Setting, run_pod
+    from kvmrkt.preparing import PrepareOptions
+    from kvmrkt.stage1.engine import RunOptions
 
-    streams, tty_fd = _streams(flags["interactive"])
-    options = RunOptions(
-        stage1=_stage1_choice(flags),
-        pull_policy=flags["pull_policy"],
-        accelerator=flags["accel"],
-        boot_timeout_seconds=flags["boot_timeout"] and flags["boot_timeout"] / 1e9,
+    status = run_pod(
+        request,
+        PrepareOptions(stage1=_stage1_choice(flags), pull_policy=flags["pull_policy"]),
+        RunOptions(
+            accelerator=flags["accel"],
+            boot_timeout_seconds=flags["boot_timeout"] and flags["boot_timeout"] / 1e9,
+            hostname=flags["hostname"],
+            interactive=flags["interactive"],
+            tty_fd=0 if flags["interactive"] and os.isatty(0) and os.isatty(1) else None,
+        ),
+        Setting(host, trace, note),
         uuid_file=flags["uuid_file_save"],
-        streams=streams,
-        tty_fd=tty_fd,
     )
-    status = run_pod(request, options, host, trace, note)
     if (target := flags["trace"]) is not None:
         trace.end("end")
         trace.write(Path(target))
@@ -203,17 +207,3 @@ def _stage1_choice(flags: dict[str, Any]) -> Any:
     if not given:
         return Stage1Choice("default", "")
     return Stage1Choice(given[0], flags[f"stage1_{given[0].replace('-', '_')}"])
-
-
-def _streams(interactive: bool) -> tuple[Any, int | None]:
-    from kvmrkt.stage1.kvm.podspec import Terminal
-    from kvmrkt.stage1.kvm.translate import Streams
-
-    if not interactive:
-        return Streams(), None
-    if not (os.isatty(0) and os.isatty(1)):
-        return Streams("stream"), None
-    from kvmrkt.stage1.kvm.streams import window_size
-
-    rows, columns = window_size(0)
-    return Streams("tty", Terminal(rows, columns, os.environ.get("TERM", "xterm"))), 0

@@ -1,4 +1,4 @@
-"""The stage1 image: which one, and what the engine takes out of it."""
+"""The stage1 image: which one, and what its engine takes out of it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
+from kvmrkt.appc.image_manifest import parse_image_manifest
 from kvmrkt.errors import ImageError, ImageNotFoundError, ManifestError
 from kvmrkt.images.find import find_image, find_in_store, import_trusted
+from kvmrkt.stage1.engine import ENGINE_ANNOTATION, find_engine
 
 if TYPE_CHECKING:
     from kvmrkt.appc.image_manifest import ImageManifest
     from kvmrkt.images.policy import FetchPolicy
     from kvmrkt.images.store import Image, Store
+    from kvmrkt.stage1.engine import Engine
 
 INTERFACE_VERSION = 6
 """The newest stage1 interface kvmrkt speaks (rkt 1.30's)."""
@@ -23,12 +26,7 @@ IMAGE_FILE = "stage1-kvm.aci"
 IMAGES_FOLDER = "stage1-images"
 
 _RKT = "coreos.com/rkt/stage1/"
-_ENGINE = "kvmrkt.io/stage1/engine"
-_KERNEL = "kvmrkt.io/stage1/kvm/kernel"
-_KERNEL_TCG = "kvmrkt.io/stage1/kvm/kernel-tcg"
-_INITRD = "kvmrkt.io/stage1/kvm/initrd"
-_PARAMETERS = "kvmrkt.io/stage1/kvm/kernel-parameters"
-_REQUIRED = (f"{_RKT}run", f"{_RKT}enter", f"{_RKT}gc", _ENGINE, _KERNEL, _INITRD)
+_REQUIRED = (f"{_RKT}run", f"{_RKT}enter", f"{_RKT}gc", ENGINE_ANNOTATION)
 
 StageKind = Literal["path", "name", "hash", "url", "from-dir", "default"]
 
@@ -41,44 +39,56 @@ class Stage1Choice(msgspec.Struct, frozen=True):
 
 
 class Stage1Image(msgspec.Struct, frozen=True):
-    """A stage1 image of the kvm engine, its boot files on this host's disk."""
+    """A stage1 image that its engine can use, with what the engine needs of it in `folder`."""
 
-    image: Image
+    id: str
     manifest: ImageManifest
     folder: Path
-    kernel_parameters: tuple[str, ...]
 
     @property
-    def initrd(self) -> Path:
-        """The initial RAM disk with the agent."""
-        return self.folder / "initrd"
-
-    def kernel_for(self, accelerator: str) -> Path:
-        """The kernel for an accelerator, `kvm` or `tcg`."""
-        own = self.folder / "kernel-tcg"
-        return own if accelerator == "tcg" and own.exists() else self.folder / "kernel"
+    def engine(self) -> Engine:
+        """The engine that runs pods with this image."""
+        return find_engine(self.manifest)
 
 
 def find_stage1(
     store: Store, choice: Stage1Choice, policy: FetchPolicy, system_config: Path
 ) -> Stage1Image:
-    """The chosen stage1 image, in the store, with its boot files extracted.
+    """The chosen stage1 image, in the store, with what its engine needs extracted.
 
     The default image, one out of the images folder, and one that is in the store already need no
     signature. Raises ImageNotFoundError, SignatureError and the like as `find_image`, ManifestError
-    if the image is no stage1 image for this engine.
+    if the image is no stage1 image, or for an engine that is not known.
     """
+    return _extracted(store, _find(store, choice, policy, system_config))
+
+
+def stage1_of_pod(store: Store, image_id: str, manifest: bytes) -> Stage1Image:
+    """The image that a pod was prepared with: `manifest` is what the pod kept of it.
+
+    Raises ImageNotFoundError if neither the image nor what was extracted of it is there any more.
+    """
+    folder = _folder(store, image_id)
+    if folder.exists():
+        return Stage1Image(image_id, parse_image_manifest(manifest), folder)
+    return _extracted(store, store.get(image_id))
+
+
+def _extracted(store: Store, image: Image) -> Stage1Image:
     from kvmrkt.stage1.boot_files import boot_files
 
-    image = _find(store, choice, policy, system_config)
     manifest = image.manifest()
-    files = _check(manifest)
+    _check(manifest)
+    files = find_engine(manifest).boot_files(manifest)
     return Stage1Image(
-        image=image,
+        id=image.id,
         manifest=manifest,
-        folder=boot_files(store, image, store.data.cas / "stage1" / image.id, files),
-        kernel_parameters=tuple((manifest.annotation(_PARAMETERS) or "").split()),
+        folder=boot_files(store, image, _folder(store, image.id), files),
     )
+
+
+def _folder(store: Store, image_id: str) -> Path:
+    return store.data.cas / "stage1" / image_id
 
 
 def default_paths(system_config: Path) -> tuple[Path, ...]:
@@ -114,8 +124,7 @@ def _find(store: Store, choice: Stage1Choice, policy: FetchPolicy, system_config
     return find_image(store, text, policy, dependencies=False)
 
 
-def _check(manifest: ImageManifest) -> dict[str, str]:
-    """The paths in the image of the boot files, by their names on disk."""
+def _check(manifest: ImageManifest) -> None:
     for name in _REQUIRED:
         if not manifest.annotation(name):
             raise ManifestError(
@@ -123,26 +132,9 @@ def _check(manifest: ImageManifest) -> dict[str, str]:
                 f" its manifest lacks the annotation {name}",
                 hint="choose another with --stage1-{path,url,name,hash,from-dir}",
             )
-    engine = manifest.annotation(_ENGINE)
-    if engine != "kvm":
-        raise ManifestError(f'stage1 image "{manifest.name}" is for the unknown engine "{engine}"')
     version = manifest.annotation(f"{_RKT}interface-version") or "1"
     if not version.isascii() or not version.isdigit() or not 1 <= int(version) <= INTERFACE_VERSION:
         raise ManifestError(
             f'stage1 image "{manifest.name}" has the interface version "{version}";'
             f" kvmrkt speaks 1 to {INTERFACE_VERSION}"
         )
-    files = {}
-    for name, annotation in (
-        ("kernel", _KERNEL),
-        ("kernel-tcg", _KERNEL_TCG),
-        ("initrd", _INITRD),
-    ):
-        if path := manifest.annotation(annotation):
-            if not path.startswith("/") or ".." in path.split("/"):
-                raise ManifestError(
-                    f'stage1 image "{manifest.name}": the annotation {annotation} is no'
-                    f" absolute path: {path!r}"
-                )
-            files[name] = path
-    return files

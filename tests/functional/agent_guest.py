@@ -23,10 +23,12 @@ from kvmrkt.images.policy import FetchPolicy
 from kvmrkt.images.store import Store
 from kvmrkt.images.tree import tree_for
 from kvmrkt.paths import DataDir
-from kvmrkt.stage1.image import Stage1Choice, Stage1Image, find_stage1
+from kvmrkt.stage1.image import Stage1Choice, find_stage1
 from kvmrkt.stage1.kvm.accel import choose_accelerator
 from kvmrkt.stage1.kvm.agent import EVENTS, AppExited, AppStatus, Event, GuestStatus, Hello
 from kvmrkt.stage1.kvm.applog import LogRecord, decode_record
+from kvmrkt.stage1.kvm.boot import Boot as Stage1Boot
+from kvmrkt.stage1.kvm.boot import boot_of
 from kvmrkt.stage1.kvm.machine import DiskImage, Machine
 from kvmrkt.stage1.kvm.podspec import AppSpec, Disk, PodSpec
 from kvmrkt.stage1.kvm.ports import CONTROL_PORT, LOG_PORT
@@ -50,7 +52,7 @@ DISK = "image0"
 class Boot:
     """What all guests of a test session have in common."""
 
-    stage1: Stage1Image
+    stage1: Stage1Boot
     image: Path
     templates: Path
 
@@ -62,7 +64,7 @@ def prepare_boot(folder: Path) -> Boot:
         # no folder of an installed kvmrkt: the checkout's own stage1 image
         stage1 = find_stage1(store, Stage1Choice("default"), FetchPolicy(), folder)
         image = tree_for(store, store.import_aci(BUSYBOX).id)
-    return Boot(stage1, image, data.cas / "scratch")
+    return Boot(boot_of(stage1), image, data.cas / "scratch")
 
 
 class RefusedError(Exception):

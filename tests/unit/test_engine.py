@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kvmrkt.errors import GuestError, VmmError
-from kvmrkt.paths import DataDir
 from kvmrkt.stage1.kvm import engine
 from kvmrkt.stage1.kvm.accel import Accelerator
 from kvmrkt.stage1.kvm.monitor import MachineStoppedError
@@ -28,7 +26,7 @@ class Host:
         patch.setattr(engine, "remember_bad", self.remembered.append)
         patch.setattr(engine, "_run_machine", self._run)
 
-    def _run(self, _pod: object, _data: object, accelerator: str, _trace: object) -> int:
+    def _run(self, _pod: object, accelerator: str, _trace: object) -> int:
         self.started.append(accelerator)
         ending = self._endings.pop(0)
         if isinstance(ending, Exception):
@@ -37,9 +35,9 @@ class Host:
 
     def run(self, requested: str = "auto") -> int:
         """Run a pod of which only the request for an accelerator matters."""
-        plain: dict[str, Any] = dict.fromkeys(("directory", "spec", "images", "folders", "stage1"))
+        plain: dict[str, Any] = dict.fromkeys(("directory", "spec", "images", "folders", "boot"))
         pod = engine.KvmPod(accelerator=requested, **plain)
-        return engine.run_pod(pod, DataDir(Path("/d")), Trace(0), self.warnings.append)
+        return pod.run(Trace(0), self.warnings.append)
 
 
 def test_a_working_kvm_is_used_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from kvmrkt.images.policy import FetchPolicy
 from kvmrkt.images.store import Store
 from kvmrkt.paths import DataDir
 from kvmrkt.stage1 import image as stage1
-from kvmrkt.stage1.image import Stage1Choice, Stage1Image, find_stage1
+from kvmrkt.stage1.image import Stage1Choice, Stage1Image, find_stage1, stage1_of_pod
+from kvmrkt.stage1.kvm.boot import boot_of
 
 ANNOTATIONS = {
     "coreos.com/rkt/stage1/run": "/init",
@@ -61,27 +63,28 @@ def find(store: Store, kind: Any, value: str, *, secure: bool = False) -> Stage1
 def test_boot_files(store: Store, tmp_path: Path) -> None:
     path = write_aci(tmp_path / "s.aci", *FILES, document=document())
     found = find(store, "path", str(path))
-    assert found.kernel_for("kvm").read_bytes() == b"kvm kernel"
-    assert found.kernel_for("tcg").read_bytes() == b"tcg kernel"
-    assert found.initrd.read_bytes() == b"initrd" * 1000
-    assert found.kernel_parameters == ("panic=-1", "quiet")
-    assert find(store, "hash", found.image.id[:20], secure=True).initrd == found.initrd
-    assert find(store, "name", "example.com/stage1:1.0", secure=True).image == found.image
+    boot = boot_of(found)
+    assert boot.kernel_for("kvm").read_bytes() == b"kvm kernel"
+    assert boot.kernel_for("tcg").read_bytes() == b"tcg kernel"
+    assert boot.initrd.read_bytes() == b"initrd" * 1000
+    assert boot.kernel_parameters == ("panic=-1", "quiet")
+    assert find(store, "hash", found.id[:20], secure=True).folder == found.folder
+    assert find(store, "name", "example.com/stage1:1.0", secure=True).id == found.id
 
 
 def test_one_kernel_serves_both(store: Store, tmp_path: Path) -> None:
     text = document(**{"kvm/kernel-tcg": None})
     found = find(store, "path", str(write_aci(tmp_path / "s.aci", *FILES, document=text)))
-    assert found.kernel_for("tcg").read_bytes() == b"kvm kernel"
+    assert boot_of(found).kernel_for("tcg").read_bytes() == b"kvm kernel"
 
 
 def test_the_default_needs_no_signature(store: Store, tmp_path: Path, monkeypatch: Any) -> None:
     folder = tmp_path / "config" / "stage1-images"
     folder.mkdir(parents=True)
     write_aci(folder / "stage1-kvm.aci", *FILES, document=document())
-    image = find(store, "default", "", secure=True).image
-    assert find(store, "from-dir", "stage1-kvm.aci", secure=True).image.id == image.id
-    assert find(store, "path", str(folder / "stage1-kvm.aci"), secure=True).image.id == image.id
+    image = find(store, "default", "", secure=True)
+    assert find(store, "from-dir", "stage1-kvm.aci", secure=True).id == image.id
+    assert find(store, "path", str(folder / "stage1-kvm.aci"), secure=True).id == image.id
     other = write_aci(tmp_path / "other.aci", *FILES, document=document())
     with pytest.raises(SignatureError):
         find(store, "path", str(other), secure=True)
@@ -123,7 +126,9 @@ def test_the_interface_version(store: Store, tmp_path: Path, version: str) -> No
         with pytest.raises(ManifestError, match="interface version"):
             find(store, "path", str(path))
     else:
-        assert find(store, "path", str(path)).initrd.exists()  # absent means 1, as with rkt
+        assert boot_of(
+            find(store, "path", str(path))
+        ).initrd.exists()  # absent means 1, as with rkt
 
 
 @pytest.mark.parametrize(
@@ -142,3 +147,20 @@ def test_boot_files_that_are_not_there(
     with pytest.raises(ArchiveError, match=text):
         find(store, "path", str(path))
     assert list((store.data.cas / "stage1").iterdir()) == []
+
+
+def test_a_prepared_pods_stage1_outlives_its_image(store: Store, tmp_path: Path) -> None:
+    found = find(store, "path", str(write_aci(tmp_path / "s.aci", *FILES, document=document())))
+    kept = store.get(found.id).manifest_bytes()
+    store.remove(found.id)
+    assert boot_of(stage1_of_pod(store, found.id, kept)).initrd.exists()
+    shutil.rmtree(found.folder)
+    with pytest.raises(ImageNotFoundError):
+        stage1_of_pod(store, found.id, kept)
+
+
+def test_a_prepared_pods_stage1_is_extracted_again_if_need_be(store: Store, tmp_path: Path) -> None:
+    found = find(store, "path", str(write_aci(tmp_path / "s.aci", *FILES, document=document())))
+    shutil.rmtree(found.folder)
+    kept = store.get(found.id).manifest_bytes()
+    assert boot_of(stage1_of_pod(store, found.id, kept)).initrd.exists()

@@ -1,9 +1,9 @@
-"""The KVM engine: a prepared pod in, its exit status out."""
+"""The KVM engine: a pod in a virtual machine of its own, under KVM or software emulation."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from kvmrkt.errors import VmmError
-from kvmrkt.paths import RUNTIME, DataDir
+from kvmrkt.paths import RUNTIME
 from kvmrkt.pods.records import AppRecord
 from kvmrkt.pods.resources import Resources
 from kvmrkt.stage1.kvm import share
 from kvmrkt.stage1.kvm.accel import choose_accelerator, remember_bad
+from kvmrkt.stage1.kvm.boot import Boot, boot_files, boot_of
 from kvmrkt.stage1.kvm.machine import (
     Accelerator,
     DiskImage,
@@ -23,10 +24,10 @@ from kvmrkt.stage1.kvm.machine import (
     Plan9,
     VirtioFs,
 )
-from kvmrkt.stage1.kvm.podspec import PodSpec, Share
+from kvmrkt.stage1.kvm.podspec import PodSpec, Share, Terminal
 from kvmrkt.stage1.kvm.scratch import make_scratch
 from kvmrkt.stage1.kvm.sizing import size_machine
-from kvmrkt.stage1.kvm.translate import SCRATCH
+from kvmrkt.stage1.kvm.translate import SCRATCH, Streams, translate
 from kvmrkt.stage1.kvm.tsc import tsc_khz
 from kvmrkt.stage1.kvm.vmm import (
     CONSOLE,
@@ -40,8 +41,9 @@ from kvmrkt.stage1.kvm.vmm import (
 )
 
 if TYPE_CHECKING:
+    from kvmrkt.appc.image_manifest import ImageManifest
     from kvmrkt.pods.directory import PodDirectory
-    from kvmrkt.stage1.image import Stage1Image
+    from kvmrkt.stage1.engine import EnginePod, RunOptions
     from kvmrkt.stage1.kvm.agent import AppExited, AppStarted
     from kvmrkt.trace import Trace
 
@@ -50,17 +52,85 @@ HELLO_SECONDS: dict[Accelerator, float] = {"kvm": 60.0, "tcg": 300.0}
 
 
 class KvmPod(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything the engine needs of a pod, its directory in `run` with the lock held."""
+    """A pod in this engine's own terms: its PodRun."""
 
     directory: PodDirectory
     spec: PodSpec
     images: dict[str, Path]
     """The rendered image behind each disk serial of the spec."""
     folders: tuple[share.HostFolder, ...]
-    stage1: Stage1Image
+    boot: Boot
     accelerator: str = "auto"
     hello_seconds: float | None = None
     tty_fd: int | None = None
+
+    def run(self, trace: Trace, warn: Callable[[str], None]) -> int:
+        """Boot the pod, follow it to its end, and return its exit status.
+
+        With `auto`, a KVM that breaks while the guest boots is remembered as broken and the pod
+        starts once more under emulation.
+        """
+        choice = choose_accelerator(self.accelerator, RUNTIME)
+        if choice.kind == "tcg" and self.accelerator != "tcg":
+            warn(f"{choice.reason}; the pod runs under software emulation, which is slow")
+        try:
+            return _run_machine(self, choice.kind, trace)
+        except VmmError as error:
+            from kvmrkt.stage1.kvm.monitor import MachineStoppedError
+
+            if not isinstance(error, MachineStoppedError):
+                raise
+            if choice.kind != "kvm" or self.accelerator != "auto":
+                raise
+            remember_bad(error.message)
+            warn(f"KVM broke while the guest booted ({error.message}); once more under emulation")
+            return _run_machine(self, "tcg", trace)
+
+
+class KvmEngine:
+    """The engine `kvm`."""
+
+    def boot_files(self, manifest: ImageManifest) -> Mapping[str, str]:
+        """Kernels and initrd."""
+        return boot_files(manifest)
+
+    def plan(self, pod: EnginePod) -> KvmPod:
+        """Translate the manifest to the agent's terms."""
+        options = pod.options
+        translation = translate(
+            pod.manifest,
+            pod.directory.uuid,
+            hostname=options.hostname,
+            streams=_streams(options),
+            insecure=pod.insecure,
+        )
+        spec = msgspec.structs.replace(
+            translation.spec, resolv_conf=options.resolv_conf, hosts=options.hosts
+        )
+        return KvmPod(
+            directory=pod.directory,
+            spec=spec,
+            images={serial: pod.trees[image] for serial, image in translation.image_ids.items()},
+            folders=translation.folders,
+            boot=boot_of(pod.stage1),
+            accelerator=options.accelerator,
+            hello_seconds=options.boot_timeout_seconds,
+            tty_fd=options.tty_fd,
+        )
+
+
+ENGINE = KvmEngine()
+
+
+def _streams(options: RunOptions) -> Streams:
+    if not options.interactive:
+        return Streams()
+    if options.tty_fd is None:
+        return Streams("stream")
+    from kvmrkt.stage1.kvm.streams import window_size
+
+    rows, columns = window_size(options.tty_fd)
+    return Streams("tty", Terminal(rows, columns, os.environ.get("TERM", "xterm")))
 
 
 class _Records:
@@ -83,37 +153,14 @@ class _Records:
         self._directory.write_app_record(event.name, record)
 
 
-def run_pod(pod: KvmPod, data: DataDir, trace: Trace, warn: Callable[[str], None]) -> int:
-    """Boot the pod, follow it to its end, and return its exit status.
-
-    With `auto`, a KVM that breaks while the guest boots is remembered as broken and the pod
-    starts once more under emulation. Raises EngineError and HostError.
-    """
-    choice = choose_accelerator(pod.accelerator, RUNTIME)
-    if choice.kind == "tcg" and pod.accelerator != "tcg":
-        warn(f"{choice.reason}; the pod runs under software emulation, which is slow")
-    try:
-        return _run_machine(pod, data, choice.kind, trace)
-    except VmmError as error:
-        from kvmrkt.stage1.kvm.monitor import MachineStoppedError
-
-        if not isinstance(error, MachineStoppedError):
-            raise
-        if choice.kind != "kvm" or pod.accelerator != "auto":
-            raise
-        remember_bad(error.message)
-        warn(f"KVM broke while the guest ran ({error.message}); once more under emulation")
-        return _run_machine(pod, data, "tcg", trace)
-
-
-def _run_machine(pod: KvmPod, data: DataDir, accelerator: Accelerator, trace: Trace) -> int:
+def _run_machine(pod: KvmPod, accelerator: Accelerator, trace: Trace) -> int:
     with ExitStack() as stack:
         directory, resources = pod.directory, Resources(pod.directory)
         logs = directory.path / "logs"
         logs.mkdir(mode=0o750, exist_ok=True)
         scratch = directory.path / "scratch.img"
         scratch.unlink(missing_ok=True)  # of a first try under another accelerator
-        make_scratch(data.cas / "scratch", scratch)
+        make_scratch(directory.data.cas / "scratch", scratch)
         wires = make_wires(stack, tuple(port for app in pod.spec.apps for port in app.ports))
         served, setup = _serve_folders(pod, resources, wires, logs, stack)
         machine = _machine(pod, accelerator, wires, scratch, served)
@@ -183,9 +230,9 @@ def _machine(
         accelerator=accelerator,
         cpus=size.cpus,
         memory_bytes=size.memory_bytes,
-        kernel=pod.stage1.kernel_for(accelerator),
-        initrd=pod.stage1.initrd,
-        kernel_parameters=pod.stage1.kernel_parameters,
+        kernel=pod.boot.kernel_for(accelerator),
+        initrd=pod.boot.initrd,
+        kernel_parameters=pod.boot.kernel_parameters,
         tsc_khz=tsc_khz(),
         monitor_fd=wires.theirs[MONITOR].fileno(),
         console_fd=wires.theirs[CONSOLE].fileno(),

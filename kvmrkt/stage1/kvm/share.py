@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import socket
-import stat
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import IO
 
 import msgspec
 
-from kvmrkt.errors import HostError, UsageError
+from kvmrkt.errors import HostError
 from kvmrkt.process import spawn
 
 TAG = "volumes"
@@ -37,24 +36,6 @@ class HostFolder(msgspec.Struct, frozen=True):
     source: Path
     read_only: bool
     recursive: bool
-
-
-def check_sources(folders: tuple[HostFolder, ...]) -> None:
-    """Raise UsageError for a volume whose source is missing, or neither a folder nor a file."""
-    for folder in folders:
-        try:
-            mode = folder.source.stat().st_mode
-        except OSError as error:
-            raise UsageError(
-                f'cannot use the volume "{folder.name}": its source {folder.source}: '
-                f"{error.strerror}",
-                hint="make the folder, or correct source= in --volume",
-            ) from None
-        if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
-            raise UsageError(
-                f'cannot use the volume "{folder.name}": its source {folder.source} is neither a '
-                "folder nor a regular file"
-            )
 
 
 def find_virtiofsd() -> Path | None:
