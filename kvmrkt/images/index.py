@@ -92,17 +92,21 @@ class Index:
         self._path = path
         with self._errors("open"):
             self._connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
-            self._connection.execute("PRAGMA foreign_keys = ON")
-            version = self._version()
-        if version > SCHEMA_VERSION:
+        try:
+            with self._errors("open"):
+                self._connection.execute("PRAGMA foreign_keys = ON")
+                version = self._version()
+            if version > SCHEMA_VERSION:
+                raise StoreError(
+                    f"cannot use the image store's index {path}: its version is {version},"
+                    f" this kvmrkt knows {SCHEMA_VERSION}",
+                    hint="use the newer kvmrkt that wrote it, or another --dir",
+                )
+            if version < SCHEMA_VERSION:
+                self._bring_up_to_date()
+        except BaseException:
             self.close()
-            raise StoreError(
-                f"cannot use the image store's index {path}: its version is {version},"
-                f" this kvmrkt knows {SCHEMA_VERSION}",
-                hint="use the newer kvmrkt that wrote it, or another --dir",
-            )
-        if version < SCHEMA_VERSION:
-            self._bring_up_to_date()
+            raise
 
     def close(self) -> None:
         """Close the file; the index cannot be used afterwards."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -382,6 +383,15 @@ def test_progress_is_told_as_it_comes(server: Server, folder: Path) -> None:
     assert sum(told[second + 1 :]) == len(CONTENT)
 
 
+def wait_for(find: Callable[[], list[Path]]) -> list[Path]:
+    """What is found as soon as anything is; the client may be slower than the server."""
+    deadline = time.monotonic() + 60
+    while not (found := find()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return found
+
+
 def test_what_arrives_is_on_disk_before_the_rest_is_sent(server: Server, folder: Path) -> None:
     """A process that is killed in the midst of a download loses at most a buffer."""
     body = CONTENT * 10
@@ -390,7 +400,7 @@ def test_what_arrives_is_on_disk_before_the_rest_is_sent(server: Server, folder:
     thread = threading.Thread(target=fetch, args=(server, folder))
     thread.start()
     assert gate.reached.wait(60)
-    (state,) = folder.glob("*.json")
+    (state,) = wait_for(lambda: list(folder.glob("*.json")))
     assert msgspec.json.decode(state.read_bytes())["total_bytes"] == len(body)
     gate.open.set()
     thread.join(60)
