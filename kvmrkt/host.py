@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -15,6 +16,7 @@ from kvmrkt.errors import (
     UsageError,
     describe,
 )
+from kvmrkt.images.locks import locked
 from kvmrkt.pods.directory import PodDirectory
 from kvmrkt.pods.host_volumes import check_sources
 from kvmrkt.pods.leftovers import remove_tree
@@ -24,7 +26,7 @@ from kvmrkt.preparing import PodParts, fill, gather, reopen
 from kvmrkt.stage1.engine import EnginePod, PodRun, RunOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from kvmrkt.config import GlobalOptions
@@ -54,17 +56,19 @@ def run_pod(
     A pod that could not be started leaves nothing behind; one that ran stays, exited, for
     `status`, `logs` and `gc`. Raises KvmrktError.
     """
-    parts = gather(request, source, setting.host, setting.warn)
-    setting.trace.end("image")
-    pod = PodDirectory.create(setting.host.data)
+    with locked(setting.host.data.prepare_lock, shared=True):
+        parts = gather(request, source, setting.host, setting.warn)
+        setting.trace.end("image")
+        pod = PodDirectory.create(setting.host.data)
+        with _discarding(pod):
+            run = _plan(pod, parts, options, setting.host)
+            check_sources(parts.manifest)
+            if uuid_file is not None:
+                save_uuid(uuid_file, pod.uuid)
+            fill(pod, parts)
+            _enter(pod, options, setting.host)
+    setting.trace.end("prepare")
     try:
-        run = _plan(pod, parts, options, setting.host)
-        check_sources(parts.manifest)
-        if uuid_file is not None:
-            save_uuid(uuid_file, pod.uuid)
-        fill(pod, parts)
-        _enter(pod, options, setting.host)
-        setting.trace.end("prepare")
         status = run.run(setting.trace, setting.warn)
     except EngineError as error:
         if isinstance(error, AppStartError):
@@ -84,15 +88,13 @@ def prepare_pod(request: PodRequest, source: PrepareOptions, setting: Setting) -
 
     Raises KvmrktError; then nothing of the pod stays.
     """
-    parts = gather(request, source, setting.host, setting.warn)
-    pod = PodDirectory.create(setting.host.data)
-    try:
-        _plan(pod, parts, RunOptions(), setting.host)  # what can never run is refused now
-        fill(pod, parts)
-        pod.to_prepared()
-    except BaseException:
-        _discard(pod)
-        raise
+    with locked(setting.host.data.prepare_lock, shared=True):
+        parts = gather(request, source, setting.host, setting.warn)
+        pod = PodDirectory.create(setting.host.data)
+        with _discarding(pod):
+            _plan(pod, parts, RunOptions(), setting.host)  # what can never run is refused now
+            fill(pod, parts)
+            pod.to_prepared()
     return pod
 
 
@@ -193,6 +195,16 @@ def _close(pod: PodDirectory, status: int) -> None:
     release_all(pod)
     pod.write_exit(status)
     pod.unlock()
+
+
+@contextmanager
+def _discarding(pod: PodDirectory) -> Iterator[None]:
+    """Steps of which all succeed, or nothing of the pod stays."""
+    try:
+        yield
+    except BaseException:
+        _discard(pod)
+        raise
 
 
 def _discard(pod: PodDirectory) -> None:

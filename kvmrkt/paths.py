@@ -26,6 +26,14 @@ class DataDir(NamedTuple):
         """One folder for each state of a pod's life, the pods inside."""
         return self.root / "pods"
 
+    @property
+    def prepare_lock(self) -> Path:
+        """Held by who prepares a pod (shared) and who collects images (rkt's name and place).
+
+        Between the choice of an image and the pod that refers to it, nobody may remove it.
+        """
+        return self.root / "locks" / "prepareLock"
+
 
 def runtime_pod_dir(uuid: str) -> Path:
     """A running pod's sockets and mount points; empty after a reboot."""

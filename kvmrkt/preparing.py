@@ -16,6 +16,7 @@ from kvmrkt.images.find import find_image
 from kvmrkt.images.policy import PullPolicy  # noqa: TC001 - msgspec reads the types
 from kvmrkt.images.tree import tree_for
 from kvmrkt.pods.compose import ImageFacts, compose
+from kvmrkt.pods.machine_record import MACHINE_FILE, MachineRecord, read_machine, write_machine
 from kvmrkt.stage1.image import Stage1Choice, Stage1Image, find_stage1, stage1_of_pod
 
 if TYPE_CHECKING:
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from kvmrkt.images.store import Store
     from kvmrkt.pods.directory import PodDirectory
     from kvmrkt.pods.request import PodRequest
-
-MACHINE_FILE = "machine.json"
 
 
 class PrepareOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,13 +45,6 @@ class PodParts(msgspec.Struct, frozen=True):
     trees: dict[str, Path]
     """The rendered root filesystem of each image, by image ID."""
     stage1: Stage1Image
-
-
-class MachineRecord(msgspec.Struct, frozen=True):
-    """`machine.json`: what runs the pod, as it was chosen when the pod was prepared."""
-
-    stage1: str
-    """The ID of the stage1 image, whose manifest is in `stage1/manifest`."""
 
 
 def gather(
@@ -99,7 +91,7 @@ def fill(pod: PodDirectory, parts: PodParts) -> None:
         tree = parts.trees[app.image.id].stem
         pod.write_file(f"appsinfo/{app.name}/treeStoreID", tree.encode())
     pod.write_file("stage1/manifest", encode_image_manifest(parts.stage1.manifest))
-    pod.write_file(MACHINE_FILE, msgspec.json.encode(MachineRecord(parts.stage1.id)) + b"\n")
+    write_machine(pod, MachineRecord(parts.stage1.id))
 
 
 def reopen(pod: PodDirectory, host: GlobalOptions) -> PodParts:
@@ -124,14 +116,6 @@ def reopen(pod: PodDirectory, host: GlobalOptions) -> PodParts:
                    for app in manifest.apps},
             stage1=stage1_of_pod(store, record.stage1, stage1_text),
         )  # fmt: skip
-
-
-def read_machine(pod: PodDirectory) -> MachineRecord | None:
-    """`machine.json`, None if it is missing or damaged."""
-    try:
-        return msgspec.json.decode(pod.read_file(MACHINE_FILE) or b"", type=MachineRecord)
-    except msgspec.MsgspecError:
-        return None
 
 
 def _tree_of(pod: PodDirectory, store: Store, app: str, image_id: str) -> Path:

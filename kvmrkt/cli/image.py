@@ -20,6 +20,7 @@ from kvmrkt.cli.group import PrefixGroup
 from kvmrkt.cli.image_list import image_list
 from kvmrkt.cli.image_unpack import export, extract, render
 from kvmrkt.cli.image_verify import image_verify
+from kvmrkt.cli.json_output import reformat
 from kvmrkt.errors import ImageNotFoundError, ManifestError, UsageError
 
 if TYPE_CHECKING:
@@ -75,11 +76,7 @@ def cat_manifest(ctx: click.Context, /, image_text: str, **flags: Any) -> None:
 
     with Store(global_options(ctx).data) as store:
         data = find_in_store(store, image_text).manifest_bytes()
-    import json
-
-    manifest = json.loads(data)
-    indent, separators = ("\t", None) if flags["pretty_print"] else (None, (",", ":"))
-    click.echo(json.dumps(manifest, indent=indent, separators=separators, ensure_ascii=False))
+    click.echo(reformat(data, pretty=flags["pretty_print"]))
 
 
 @click.command(
@@ -100,11 +97,12 @@ def cat_manifest(ctx: click.Context, /, image_text: str, **flags: Any) -> None:
 def collect(ctx: click.Context, /, **flags: Any) -> None:
     """Print what is removed: trees, images, temporary and orphaned files."""
     from kvmrkt.images.gc import collect_garbage
+    from kvmrkt.images.locks import locked
     from kvmrkt.images.store import Store
 
     data = global_options(ctx).data
     removed = 0
-    with Store(data) as store:
+    with Store(data) as store, locked(data.prepare_lock):
         trees, images = _in_use(data)
         for kind, name in collect_garbage(store, flags["grace_period"], trees, images):
             if kind == "tree":
@@ -121,6 +119,7 @@ def _in_use(data: DataDir) -> tuple[set[str], set[str]]:
     """The tree IDs and image IDs that pods on this host refer to."""
     from kvmrkt.appc.pod_manifest import parse_pod_manifest
     from kvmrkt.pods.lookup import walk
+    from kvmrkt.pods.machine_record import read_machine
 
     trees: set[str] = set()
     images: set[str] = set()
@@ -136,6 +135,8 @@ def _in_use(data: DataDir) -> tuple[set[str], set[str]]:
             tree = pod.read_file(f"appsinfo/{app.name}/treeStoreID")
             if tree is not None:
                 trees.add(tree.decode(errors="replace").strip())
+        if (machine := read_machine(pod)) is not None:
+            images.add(machine.stage1)
     return trees, images
 
 

@@ -20,3 +20,13 @@ def to_json(value: object, style: str) -> str:
 
         return json.dumps(json.loads(text), indent="\t", ensure_ascii=False)
     return text.decode()
+
+
+def reformat(document: bytes, *, pretty: bool) -> str:
+    """A stored document on one line, or indented with tabs."""
+    import json
+
+    indent, separators = ("\t", None) if pretty else (None, (",", ":"))
+    return json.dumps(
+        json.loads(document), indent=indent, separators=separators, ensure_ascii=False
+    )

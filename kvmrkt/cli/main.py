@@ -23,6 +23,7 @@ from kvmrkt.errors import EXIT_FAILURE, KvmrktError
 EXIT_NO_COMMAND = 2
 
 COMMANDS = {
+    "cat-manifest": ("kvmrkt.cli.cat_manifest:command", "Print the manifest of a pod"),
     "doctor": ("kvmrkt.cli.doctor:command", "Check everything this host needs to run pods"),
     "fetch": ("kvmrkt.cli.fetch:fetch", "Fetch images and store them"),
     "gc": ("kvmrkt.cli.gc:command", "Remove what ended pods left"),

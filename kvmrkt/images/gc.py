@@ -41,7 +41,7 @@ def collect_garbage(
     yield from _stale_temporaries(store)
     yield from _old_downloads(store, (now_ns - grace_ns) / 1e9)
     with store.frozen() as claimed:
-        orphans = list(_remove_orphans(store, claimed))
+        orphans = list(_remove_orphans(store, claimed, claimed | images_in_use))
     yield from orphans
 
 
@@ -101,8 +101,10 @@ def _old_downloads(store: Store, before_seconds: float) -> Iterator[tuple[str, s
         yield "partial download", path.name
 
 
-def _remove_orphans(store: Store, claimed: set[str]) -> Iterator[tuple[str, str]]:
-    """What belongs to images that the index does not have."""
+def _remove_orphans(
+    store: Store, claimed: set[str], stage1_in_use: set[str]
+) -> Iterator[tuple[str, str]]:
+    """What belongs to images that the index does not have; a pod may outlive its stage1 image."""
     cas = store.data.cas
     for pattern in ("blob/sha512/*/*", "imageManifest/sha512/*/*", "signature/sha512/*/*"):
         for path in sorted(cas.glob(pattern)):
@@ -111,7 +113,7 @@ def _remove_orphans(store: Store, claimed: set[str]) -> Iterator[tuple[str, str]
                     path.unlink(missing_ok=True)
                 yield "orphan", path.name
     for folder in sorted((cas / "stage1").glob("*")):
-        if folder.name.removeprefix(".").removesuffix(".new") not in claimed:
+        if folder.name.removeprefix(".").removesuffix(".new") not in stage1_in_use:
             with storing(f"remove {folder}"):
                 shutil.rmtree(folder)
             yield "stage1 files", folder.name

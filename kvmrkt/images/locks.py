@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock file at `path` exclusively; waits for whoever holds it.
+def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
+    """Hold the lock file at `path`, exclusively unless `shared`; waits for whoever holds it.
 
     Raises StoreError if the lock cannot be had.
     """
@@ -26,7 +26,7 @@ def locked(path: Path) -> Iterator[None]:
     except OSError as error:
         raise StoreError(f"cannot lock {path}") from error
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        fcntl.flock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)

@@ -1,0 +1,178 @@
+"""An engine without a virtual machine and without root, for tests of everything above an engine.
+
+An app's program says what happens: PROGRAMS are those that end by themselves, `/bin/sleep` runs
+until it is stopped, FAILURES are ways in which the machinery breaks, and any other path is a
+program that the image lacks. Apps run in the manifest's order, each as far as it gets by itself;
+the first that fails stops the others, as the real agent does.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from kvmrkt.errors import (
+    AppStartError,
+    GuestError,
+    HostError,
+    KvmrktError,
+    ManifestError,
+    VmmError,
+)
+from kvmrkt.pods.records import AppRecord
+from kvmrkt.stage1.engine import EnginePod, register_engine
+from kvmrkt.stage1.kvm.applog import LogRecord, format_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from kvmrkt.appc.image_manifest import ImageManifest
+    from kvmrkt.appc.pod_manifest import RuntimeApp
+    from kvmrkt.trace import Trace
+
+NAME = "simulated"
+SLEEP = "/bin/sleep"
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+BEFORE_THE_APPS: dict[str, Callable[[], KvmrktError]] = {
+    "/fails/no-accelerator": lambda: HostError("there is no /dev/kvm", hint="load a module"),
+    "/fails/silent": lambda: GuestError("the guest's agent said nothing within 60 seconds"),
+    "/fails/no-qemu": lambda: VmmError("cannot start qemu: not found"),
+}
+WHILE_THEY_RUN: dict[str, Callable[[], KvmrktError]] = {
+    "/fails/panic": lambda: GuestError("the guest's kernel panicked", details="last words"),
+    "/fails/killed": lambda: VmmError("QEMU was ended by SIGKILL"),
+}
+
+
+class SimulatedPod:
+    """One pod on its way from start to end."""
+
+    def __init__(self, pod: EnginePod) -> None:
+        self._pod = pod
+        self._statuses: dict[str, int] = {}
+        self._failed = 0
+        self._asleep: list[str] = []
+
+    def run(self, trace: Trace, warn: Callable[[str], None]) -> int:
+        """What an engine's run is: starts, records, lines of output, ends."""
+        warn("this pod is only simulated")
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        try:
+            self._fail(BEFORE_THE_APPS)
+            for app in self._pod.manifest.apps:
+                self._check_program(app)
+            for app in self._pod.manifest.apps:
+                self._record(app.name, None)
+            self._fail(WHILE_THEY_RUN)
+            for app in self._pod.manifest.apps:
+                self._run_app(app)
+            self._sleep()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        trace.end("app")
+        return self._failed
+
+    def _argv(self, app: RuntimeApp) -> list[str]:
+        assert app.app is not None
+        return app.app.exec
+
+    def _fail(self, ways: Mapping[str, Callable[[], KvmrktError]]) -> None:
+        for app in self._pod.manifest.apps:
+            if error := ways.get(self._argv(app)[0]):
+                raise error()
+
+    def _check_program(self, app: RuntimeApp) -> None:
+        program = self._argv(app)[0]
+        if program not in {*PROGRAMS, SLEEP, *WHILE_THEY_RUN}:
+            raise AppStartError(f'cannot start app "{app.name}": {program}: no such file')
+
+    def _run_app(self, app: RuntimeApp) -> None:
+        program, *arguments = self._argv(app)
+        if program == SLEEP:
+            self._asleep.append(app.name)
+            return
+        status = PROGRAMS[program](self, app, arguments)
+        self._record(app.name, status)
+        self._failed = self._failed or status
+
+    def _sleep(self) -> None:
+        """A sleeper ends when it is stopped, by a person or since another app failed."""
+        if self._asleep and not self._failed:
+            sys.stdout.flush()
+            signal.sigwait(STOP_SIGNALS)
+        for app in self._asleep:
+            self._record(app, 128 + signal.SIGTERM)
+
+    def _record(self, app: str, status: int | None) -> None:
+        now_ns = time.time_ns()
+        old = self._pod.directory.read_app_record(app) or AppRecord(started_ns=now_ns)
+        if status is not None:
+            old = msgspec.structs.replace(old, code=status, finished_ns=now_ns)
+        self._pod.directory.write_app_record(app, old)
+
+    def say(self, app: RuntimeApp, text: str) -> None:
+        """A line of an app: shown, and kept as the real engine keeps it."""
+        if self._pod.options.interactive:
+            sys.stdout.write(f"{text}\n")
+            return
+        record = LogRecord(time.time_ns(), 784_177_000, app.name, 7, "stdout", text)
+        logs = self._pod.directory.path / "logs"
+        logs.mkdir(exist_ok=True)
+        with (logs / f"{app.name}.jsonl").open("ab") as file:
+            file.write(msgspec.json.encode(record) + b"\n")
+        sys.stdout.write(format_line(record) + "\n")
+
+
+def _echo(pod: SimulatedPod, app: RuntimeApp, arguments: list[str]) -> int:
+    pod.say(app, " ".join(arguments))
+    return 0
+
+
+def _env(pod: SimulatedPod, app: RuntimeApp, _: list[str]) -> int:
+    assert app.app is not None
+    for variable in app.app.environment:
+        pod.say(app, f"{variable.name}={variable.value}")
+    return 0
+
+
+def _hostname(pod: SimulatedPod, app: RuntimeApp, _: list[str]) -> int:
+    pod.say(app, pod._pod.options.hostname or f"rkt-{pod._pod.directory.uuid}")
+    return 0
+
+
+PROGRAMS: dict[str, Callable[[SimulatedPod, RuntimeApp, list[str]], int]] = {
+    "/bin/app": lambda *_: 0,
+    "/bin/true": lambda *_: 0,
+    "/bin/exit": lambda _pod, _app, arguments: int(arguments[0]),
+    "/bin/kill": lambda _pod, _app, arguments: 128 + int(arguments[0]),
+    "/bin/echo": _echo,
+    "/bin/env": _env,
+    "/bin/hostname": _hostname,
+}
+
+
+class SimulatedEngine:
+    """The engine `simulated`."""
+
+    def boot_files(self, manifest: ImageManifest) -> Mapping[str, str]:
+        """It boots nothing."""
+        return {}
+
+    def plan(self, pod: EnginePod) -> SimulatedPod:
+        """Refuses an isolator by name, as a real engine refuses what makes no sense."""
+        for app in pod.manifest.apps:
+            assert app.app is not None
+            if any(isolator.name == "refused" for isolator in app.app.isolators):
+                raise ManifestError(f'cannot run app "{app.name}": the isolator is refused')
+            assert pod.trees[app.image.id].exists()
+        return SimulatedPod(pod)
+
+
+def register() -> None:
+    """Make the engine known to this process."""
+    register_engine(NAME, SimulatedEngine())
