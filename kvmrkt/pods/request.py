@@ -44,4 +44,3 @@ class PodRequest(msgspec.Struct, frozen=True, kw_only=True):
     volumes: tuple[Volume, ...] = ()
     mounts: tuple[MountRequest, ...] = ()
     environment: tuple[tuple[str, str], ...] = ()
-    hostname: str | None = None
