@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from kvmrkt.errors import ConfigError, describe
-from kvmrkt.images.credentials import Credentials
+from kvmrkt.images.web.credentials import Credentials
 
 if TYPE_CHECKING:
     from kvmrkt.configuration_kinds import Layer

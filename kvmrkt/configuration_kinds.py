@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import msgspec
 
-from kvmrkt.images.aws import DEFAULT_REGION, AwsKey
-from kvmrkt.images.credentials import DOCKER_HUB, BearerToken, Login
+from kvmrkt.images.web.aws import DEFAULT_REGION, AwsKey
+from kvmrkt.images.web.credentials import DOCKER_HUB, BearerToken, Login
 
 if TYPE_CHECKING:
-    from kvmrkt.images.credentials import Credential
+    from kvmrkt.images.web.credentials import Credential
 
 _HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(?::[0-9]+)?")
 _HEADER_WORD = re.compile(r"[\x21-\x7e]+")

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING
 
 from kvmrkt.configuration import ImageLimits, load_configuration
 from kvmrkt.images.policy import FetchPolicy, Progress, PullPolicy, no_progress
+from kvmrkt.images.signatures.trustedkeys import TrustedKeys
 from kvmrkt.images.store import Store
-from kvmrkt.images.trustedkeys import TrustedKeys
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from kvmrkt.config import GlobalOptions
     from kvmrkt.configuration import Configuration
-    from kvmrkt.images.credentials import Credentials
-    from kvmrkt.images.trust import Review
+    from kvmrkt.images.signatures.trust import Review
+    from kvmrkt.images.web.credentials import Credentials
 
 
 def open_store(host: GlobalOptions) -> Store:

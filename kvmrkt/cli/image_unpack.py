@@ -43,9 +43,9 @@ def _folder_flags(verb: str) -> list[click.Parameter]:
 def export(ctx: click.Context, /, image_text: str, output: str, *, overwrite: bool) -> None:
     """Write the image's archive; what it is exported as has the image's ID again."""
     from kvmrkt.fetching import open_store
-    from kvmrkt.images.export import copy_archive
     from kvmrkt.images.find import find_in_store
-    from kvmrkt.images.replace import new_file
+    from kvmrkt.images.unpacking.export import copy_archive
+    from kvmrkt.images.unpacking.replace import new_file
 
     with open_store(global_options(ctx)) as store:
         image = find_in_store(store, image_text)
@@ -88,9 +88,9 @@ def _unpack(
     with_dependencies: bool,
 ) -> None:
     from kvmrkt.fetching import open_store
-    from kvmrkt.images import export as exporting
     from kvmrkt.images.find import find_in_store
-    from kvmrkt.images.replace import new_folder
+    from kvmrkt.images.unpacking import export as exporting
+    from kvmrkt.images.unpacking.replace import new_folder
 
     unpack = exporting.unpack_closure if with_dependencies else exporting.unpack_image
 

@@ -19,7 +19,7 @@ def image_verify(ctx: click.Context, /, images: tuple[str, ...]) -> None:
     from kvmrkt.appc.types import KEY_DIGITS, shorten_image_id
     from kvmrkt.fetching import open_store
     from kvmrkt.images.find import find_in_store
-    from kvmrkt.images.trustedkeys import TrustedKeys
+    from kvmrkt.images.signatures.trustedkeys import TrustedKeys
     from kvmrkt.images.verify import verify_image
 
     if not images:

@@ -12,7 +12,7 @@ from kvmrkt.errors import SignatureError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from kvmrkt.images.trust import Review
+    from kvmrkt.images.signatures.trust import Review
 
 _ANSWER_LIMIT = 200
 

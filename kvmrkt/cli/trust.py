@@ -35,8 +35,8 @@ def command(ctx: click.Context, /, **flags: Any) -> int:
     from kvmrkt.cli.key_review import terminal_review
     from kvmrkt.config import InsecureOptions
     from kvmrkt.fetching import credentials_of
-    from kvmrkt.images.trust import add_keys, key_locations
-    from kvmrkt.images.trustedkeys import TrustedKeys, check_prefix
+    from kvmrkt.images.signatures.trust import add_keys, key_locations
+    from kvmrkt.images.signatures.trustedkeys import TrustedKeys, check_prefix
 
     if prefix:
         check_prefix(prefix)

@@ -22,8 +22,8 @@ from kvmrkt.images.references import (
 from kvmrkt.images.store import Source, file_source
 
 if TYPE_CHECKING:
-    from kvmrkt.images.gate import Gate
     from kvmrkt.images.policy import FetchPolicy, PullPolicy
+    from kvmrkt.images.signatures.gate import Gate
     from kvmrkt.images.store import Image, Store
 
 _MAX_DEPENDENCIES = 500
@@ -177,7 +177,7 @@ def file_gate(
     """The gate for an image whose signature lies in a file; SignatureError if it does not."""
     what = f"cannot verify image {shown}"
     try:
-        from kvmrkt.images.trustedkeys import read_key_file
+        from kvmrkt.images.signatures.trustedkeys import read_key_file
 
         data = read_key_file(signature)
     except ImageError as error:
@@ -198,8 +198,8 @@ def make_gate(
 
     With a reference the image must be what was asked for.
     """
-    from kvmrkt.images import openpgp
-    from kvmrkt.images.gate import SignatureGate
+    from kvmrkt.images.signatures import openpgp
+    from kvmrkt.images.signatures.gate import SignatureGate
 
     if policy.keys is None:
         raise SignatureError(

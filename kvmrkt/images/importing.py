@@ -23,8 +23,8 @@ from kvmrkt.appc.types import HASH_PREFIX
 from kvmrkt.errors import ArchiveError, ImageNotFoundError, ManifestError, describe
 from kvmrkt.images import aci, squash
 from kvmrkt.images.disk import storing, temporary
-from kvmrkt.images.gate import Gate
 from kvmrkt.images.index import Row
+from kvmrkt.images.signatures.gate import Gate
 from kvmrkt.images.store import Image, ImageFiles, Source, Store, file_source
 from kvmrkt.images.stream import TarStream, close_chunks, open_chunks
 from kvmrkt.images.tree import adopt_tree

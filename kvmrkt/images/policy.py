@@ -11,9 +11,9 @@ import msgspec
 from kvmrkt.config import InsecureOptions
 
 if TYPE_CHECKING:
-    from kvmrkt.images.credentials import Credentials
-    from kvmrkt.images.trust import Review
-    from kvmrkt.images.trustedkeys import TrustedKeys
+    from kvmrkt.images.signatures.trust import Review
+    from kvmrkt.images.signatures.trustedkeys import TrustedKeys
+    from kvmrkt.images.web.credentials import Credentials
 
 PullPolicy = Literal["never", "new", "update"]
 """`new`: the store, then the source; `update`: the source, if it changed; `never`: the store."""

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from kvmrkt.errors import ImageNotFoundError, SignatureError
 from kvmrkt.images.disk import FOLDER_MODE, storing
 from kvmrkt.images.find import file_gate, is_trusted, make_gate
-from kvmrkt.images.gate import Gate
 from kvmrkt.images.importing import import_archive
+from kvmrkt.images.signatures.gate import Gate
 from kvmrkt.images.store import Source
-from kvmrkt.images.web import fetch_small, shown_url
+from kvmrkt.images.web.http import fetch_small, shown_url
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,14 +55,14 @@ def fetch_name(
 
     If no key is trusted for the name, those it leads to are offered first (`policy.confirm`).
     """
-    from kvmrkt.images.discovery import discover
+    from kvmrkt.images.web.discovery import discover
 
     labels = dict(reference.labels)
     found = discover(
         reference.name, labels, insecure=policy.insecure, credentials=policy.credentials
     )
     if not policy.insecure.image:
-        from kvmrkt.images.trust import discover_and_add
+        from kvmrkt.images.signatures.trust import discover_and_add
 
         discover_and_add(reference.name, policy)
     latest = "version" not in labels
@@ -93,7 +93,7 @@ def _download(
     known: KnownSource | None,
     gate: Gate | None,
 ) -> Image:
-    from kvmrkt.images.download import download
+    from kvmrkt.images.web.download import download
 
     folder = store.data.cas / "partial"
     with storing(f"make the folder {folder}"):

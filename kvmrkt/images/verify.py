@@ -13,8 +13,8 @@ from kvmrkt.images.tree import render_tree, replace_tree, tree_path
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from kvmrkt.images.signatures.trustedkeys import TrustedKeys
     from kvmrkt.images.store import Image, Store
-    from kvmrkt.images.trustedkeys import TrustedKeys
 
 TreeVerdict = Literal["good", "made anew", "not rendered"]
 
@@ -61,7 +61,7 @@ def _check_archive(store: Store, image: Image) -> None:
 
 
 def _check_signature(store: Store, image: Image, keys: TrustedKeys) -> None:
-    from kvmrkt.images import openpgp
+    from kvmrkt.images.signatures import openpgp
 
     path = store.signature_path(image.id)
     shown = f'image "{image.name}"'

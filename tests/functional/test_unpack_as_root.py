@@ -13,7 +13,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 from raw_tar import folder, image, link, pax, raw
 
-from kvmrkt.images.unpack import unpack
+from kvmrkt.images.unpacking.unpack import unpack
 
 pytestmark = pytest.mark.functional
 

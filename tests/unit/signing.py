@@ -7,8 +7,8 @@ from pathlib import Path
 
 from gpg_keys import Gpg
 
-from kvmrkt.images.openpgp import read_keys
-from kvmrkt.images.trustedkeys import TrustedKeys
+from kvmrkt.images.signatures.openpgp import read_keys
+from kvmrkt.images.signatures.trustedkeys import TrustedKeys
 
 SIGNER = "signer@example.com"
 STRANGER = "stranger@example.com"

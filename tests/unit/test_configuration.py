@@ -18,8 +18,8 @@ from kvmrkt.configuration import (
     load_configuration,
 )
 from kvmrkt.errors import ConfigError
-from kvmrkt.images.aws import AwsKey
-from kvmrkt.images.credentials import BearerToken, Credentials, Login
+from kvmrkt.images.web.aws import AwsKey
+from kvmrkt.images.web.credentials import BearerToken, Credentials, Login
 
 HUB = "registry-1.docker.io"
 BASIC = {"user": "u", "password": "p"}

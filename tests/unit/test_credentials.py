@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from kvmrkt.images.aws import AwsKey
-from kvmrkt.images.credentials import BearerToken, Credentials, Login
+from kvmrkt.images.web.aws import AwsKey
+from kvmrkt.images.web.credentials import BearerToken, Credentials, Login
 
 LOGIN = Login("user", "pass word")
 BASIC = {"Authorization": "Basic dXNlcjpwYXNzIHdvcmQ="}

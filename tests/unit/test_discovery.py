@@ -14,15 +14,15 @@ from web_server import Answer, Server, closed_port, redirect, serving, trust
 
 from kvmrkt.config import InsecureOptions
 from kvmrkt.errors import ImageError, ImageNotFoundError
-from kvmrkt.images.credentials import Credentials, Login
-from kvmrkt.images.discovery import (
+from kvmrkt.images.web.credentials import Credentials, Login
+from kvmrkt.images.web.discovery import (
     Endpoint,
     discover,
     discover_keys,
     host_labels,
     render_template,
 )
-from kvmrkt.images.meta_tags import MAX_PAGE_BYTES, Meta, parse_meta
+from kvmrkt.images.web.meta_tags import MAX_PAGE_BYTES, Meta, parse_meta
 
 SECURE = InsecureOptions()
 HTTP = InsecureOptions(http=True)

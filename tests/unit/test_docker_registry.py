@@ -25,12 +25,12 @@ from web_server import Answer, Request, Server, closed_port, redirect, serving, 
 
 from kvmrkt.config import InsecureOptions
 from kvmrkt.errors import ImageError, ImageNotFoundError
-from kvmrkt.images.credentials import Credentials, Login
 from kvmrkt.images.docker.registry import open_registry
 from kvmrkt.images.docker.registry_login import Challenge, parse_challenges
 from kvmrkt.images.docker.sources import FoundImage
 from kvmrkt.images.policy import FetchPolicy
 from kvmrkt.images.references import DockerReference
+from kvmrkt.images.web.credentials import Credentials, Login
 
 SECURE = FetchPolicy(insecure=InsecureOptions(image=True))
 PLAIN_HTTP = FetchPolicy(insecure=InsecureOptions(image=True, http=True))

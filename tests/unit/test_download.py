@@ -23,10 +23,10 @@ from kvmrkt.errors import (
     SignatureError,
     StoreError,
 )
-from kvmrkt.images import download as module
-from kvmrkt.images.credentials import Credentials, Login
-from kvmrkt.images.download import Download, download
 from kvmrkt.images.policy import no_progress
+from kvmrkt.images.web import download as module
+from kvmrkt.images.web.credentials import Credentials, Login
+from kvmrkt.images.web.download import Download, download
 
 CONTENT = bytes(range(256)) * 400
 OTHER = CONTENT[::-1]
@@ -411,7 +411,7 @@ _PROGRAM = """
 import sys
 from pathlib import Path
 from kvmrkt.config import InsecureOptions
-from kvmrkt.images.download import download
+from kvmrkt.images.web.download import download
 from kvmrkt.images.policy import no_progress
 
 with download(sys.argv[1], Path(sys.argv[2]), insecure=InsecureOptions(), credentials=None,

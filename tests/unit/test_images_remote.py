@@ -13,11 +13,11 @@ from web_server import Answer, Gate, Server, redirect, serving, trust
 
 from kvmrkt.config import InsecureOptions
 from kvmrkt.errors import ImageError, ImageNotFoundError
-from kvmrkt.images import discovery
-from kvmrkt.images.discovery import Endpoint
 from kvmrkt.images.find import find_image
 from kvmrkt.images.policy import FetchPolicy
 from kvmrkt.images.store import Image, Store
+from kvmrkt.images.web import discovery
+from kvmrkt.images.web.discovery import Endpoint
 from kvmrkt.paths import DataDir
 
 UNSIGNED = InsecureOptions(image=True)

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvmrkt.errors import ImageError, SignatureError
-from kvmrkt.images.openpgp import (
+from kvmrkt.images.signatures.openpgp import (
     MAX_KEYS,
     MAX_SIGNATURES,
     Signer,
@@ -28,7 +28,7 @@ from kvmrkt.images.openpgp import (
     read_signature,
     verify,
 )
-from kvmrkt.images.openpgp_packets import MAX_BYTES, PUBLIC_SUBKEY, read_packets
+from kvmrkt.images.signatures.packets import MAX_BYTES, PUBLIC_SUBKEY, read_packets
 
 CONTENT = b"an image"
 
@@ -276,7 +276,7 @@ def test_memory_does_not_grow_with_the_file(keys: Keys, file: Path) -> None:
     (file.parent / "key").write_bytes(keys.ed_key)
     program = (
         "import sys; from pathlib import Path\n"
-        "from kvmrkt.images.openpgp import read_keys, read_signature, verify\n"
+        "from kvmrkt.images.signatures.openpgp import read_keys, read_signature, verify\n"
         "image, signature, key = map(Path, sys.argv[1:])\n"
         "keys = read_keys(key.read_bytes(), 'key')\n"
         "verify(read_signature(signature.read_bytes(), 'sig'), image, keys, 'it')\n"

@@ -15,11 +15,11 @@ from web_server import Answer, Server, direct, redirect, serving, trust
 from kvmrkt.cli.main import run
 from kvmrkt.config import InsecureOptions
 from kvmrkt.errors import ImageError, SignatureError
-from kvmrkt.images import discovery
-from kvmrkt.images.openpgp import read_keys
 from kvmrkt.images.policy import FetchPolicy
-from kvmrkt.images.trust import Review, add_keys, discover_and_add, spaced_fingerprint
-from kvmrkt.images.trustedkeys import TrustedKeys
+from kvmrkt.images.signatures.openpgp import read_keys
+from kvmrkt.images.signatures.trust import Review, add_keys, discover_and_add, spaced_fingerprint
+from kvmrkt.images.signatures.trustedkeys import TrustedKeys
+from kvmrkt.images.web import discovery
 
 PREFIX = "example.com/app"
 

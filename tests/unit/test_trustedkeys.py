@@ -10,8 +10,8 @@ import pytest
 from gpg_keys import gpg_home
 
 from kvmrkt.errors import ConfigError, UsageError
-from kvmrkt.images.openpgp import PublicKey, read_keys
-from kvmrkt.images.trustedkeys import TrustedKeys
+from kvmrkt.images.signatures.openpgp import PublicKey, read_keys
+from kvmrkt.images.signatures.trustedkeys import TrustedKeys
 
 
 @pytest.fixture(scope="module")

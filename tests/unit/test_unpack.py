@@ -20,10 +20,10 @@ from raw_tar import link as raw_link
 
 from kvmrkt.cli import main
 from kvmrkt.errors import ArchiveError, HostError, ImageError
-from kvmrkt.images import beneath, replace
-from kvmrkt.images.beneath import Beneath
 from kvmrkt.images.tar import Limits
-from kvmrkt.images.unpack import unpack
+from kvmrkt.images.unpacking import beneath, replace
+from kvmrkt.images.unpacking.beneath import Beneath
+from kvmrkt.images.unpacking.unpack import unpack
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from web_server import Answer, Gate, Server, closed_port, direct, redirect, serv
 
 from kvmrkt.config import InsecureOptions
 from kvmrkt.errors import ImageError, ImageNotFoundError
-from kvmrkt.images import web
-from kvmrkt.images.credentials import BearerToken, Credentials, Login
-from kvmrkt.images.web import SmallFile, asking, fetch_small, session, shown_url
+from kvmrkt.images.web import http as web
+from kvmrkt.images.web.credentials import BearerToken, Credentials, Login
+from kvmrkt.images.web.http import SmallFile, asking, fetch_small, session, shown_url
 
 SECURE = InsecureOptions()
 HTTP = InsecureOptions(http=True)

@@ -15,8 +15,8 @@ from kvmrkt.images import tar
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from kvmrkt.images.beneath import Beneath
     from kvmrkt.images.docker.digests import Readable
+    from kvmrkt.images.unpacking.beneath import Beneath
 
 _MAX_LINKS = 8
 

@@ -114,7 +114,7 @@ class LayoutSource:
 @contextmanager
 def open_layout(reference: OciLayoutReference) -> Iterator[LayoutSource]:
     """The image a reference names; ImageNotFoundError if there is no such folder."""
-    from kvmrkt.images.beneath import Beneath
+    from kvmrkt.images.unpacking.beneath import Beneath
 
     try:
         folder = Beneath(reference.path)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from kvmrkt.errors import ImageError, ImageNotFoundError
-from kvmrkt.images import web
 from kvmrkt.images.docker.convert import Origin
 from kvmrkt.images.docker.digests import Readable, check_content, digest_of
 from kvmrkt.images.docker.manifests import ACCEPTED, MAX_DOCUMENT_BYTES, Descriptor
@@ -16,6 +15,7 @@ from kvmrkt.images.docker.registry_blob import BlobStream
 from kvmrkt.images.docker.registry_login import RegistryLogin, login_hint, read_body
 from kvmrkt.images.docker.sources import FoundImage, Layer, resolve, usable
 from kvmrkt.images.references import DOCKER_HUB
+from kvmrkt.images.web import http as web
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

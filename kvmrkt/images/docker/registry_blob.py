@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Protocol, Self
 
 from kvmrkt.errors import ImageError
-from kvmrkt.images import web
+from kvmrkt.images.web import http as web
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -16,7 +16,7 @@ import msgspec
 
 from kvmrkt.appc.decode import decode
 from kvmrkt.errors import ImageError
-from kvmrkt.images import web
+from kvmrkt.images.web import http as web
 
 if TYPE_CHECKING:
     import requests

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from kvmrkt.errors import SignatureError
-from kvmrkt.images import openpgp_packets as packets
-from kvmrkt.images.openpgp_packets import Packet, read_packets
-from kvmrkt.images.openpgp_problems import (
+from kvmrkt.images.signatures import packets as packets
+from kvmrkt.images.signatures.packets import Packet, read_packets
+from kvmrkt.images.signatures.problems import (
     cert_packets,
     identities_and_problem,
     part_problem,
     reason_of,
     signature_problem,
 )
-from kvmrkt.images.openpgp_stream import streamed
+from kvmrkt.images.signatures.stream import streamed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -16,15 +16,15 @@ from urllib.parse import quote
 import msgspec
 
 from kvmrkt.errors import ImageError, ImageNotFoundError
-from kvmrkt.images import web
-from kvmrkt.images.meta_tags import MAX_PAGE_BYTES, parse_meta
+from kvmrkt.images.web import http as web
+from kvmrkt.images.web.meta_tags import MAX_PAGE_BYTES, parse_meta
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from kvmrkt.config import InsecureOptions
-    from kvmrkt.images.credentials import Credentials
-    from kvmrkt.images.meta_tags import Meta
+    from kvmrkt.images.web.credentials import Credentials
+    from kvmrkt.images.web.meta_tags import Meta
 
 _DEFAULT_VERSION = "latest"
 _SIMPLE = "{name}-{version}-{os}-{arch}.{ext}"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from kvmrkt.images.aws import AwsKey
+from kvmrkt.images.web.aws import AwsKey
 
 if TYPE_CHECKING:
     from datetime import datetime

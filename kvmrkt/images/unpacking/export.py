@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, cast
 from kvmrkt.appc.types import HASH_PREFIX
 from kvmrkt.errors import ArchiveError, StoreError
 from kvmrkt.images.closure import closure, merged_closure
-from kvmrkt.images.unpack import unpack
+from kvmrkt.images.unpacking.unpack import unpack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

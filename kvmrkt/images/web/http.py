@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import requests
 
     from kvmrkt.config import InsecureOptions
-    from kvmrkt.images.credentials import Credentials
+    from kvmrkt.images.web.credentials import Credentials
 
 NO_SUCH_FILE = (404, 410)
 UNAUTHORIZED = (401, 403)
@@ -49,7 +49,7 @@ def session(
     configured credentials go to the host they are for, never along with a redirect; a request's
     own Authorization header is dropped when scheme, host or port change.
     """
-    from kvmrkt.images.web_session import WebSession
+    from kvmrkt.images.web.session import WebSession
 
     with WebSession(insecure, credentials) as made:
         yield made
@@ -141,7 +141,7 @@ def _explain(error: Exception) -> tuple[str, str | None]:
     import requests
     from urllib3 import exceptions as raw
 
-    from kvmrkt.images.web_session import MAX_REDIRECTS, PlainHttpError
+    from kvmrkt.images.web.session import MAX_REDIRECTS, PlainHttpError
 
     inner = _innermost(error)
     reason = f"{inner}" or type(inner).__name__

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from kvmrkt.errors import ImageError, KvmrktError, SignatureError
-from kvmrkt.images.openpgp import PublicKey, read_keys
-from kvmrkt.images.openpgp_packets import MAX_BYTES
-from kvmrkt.images.openpgp_problems import printable
-from kvmrkt.images.trustedkeys import read_key_file
+from kvmrkt.images.signatures.openpgp import PublicKey, read_keys
+from kvmrkt.images.signatures.packets import MAX_BYTES
+from kvmrkt.images.signatures.problems import printable
+from kvmrkt.images.signatures.trustedkeys import read_key_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from kvmrkt.config import InsecureOptions
-    from kvmrkt.images.credentials import Credentials
     from kvmrkt.images.policy import FetchPolicy
-    from kvmrkt.images.trustedkeys import TrustedKeys
+    from kvmrkt.images.signatures.trustedkeys import TrustedKeys
+    from kvmrkt.images.web.credentials import Credentials
 
 
 class Review(msgspec.Struct, frozen=True):
@@ -97,7 +97,7 @@ def key_locations(
 
     Raises ImageError if there are none.
     """
-    from kvmrkt.images.discovery import discover_keys
+    from kvmrkt.images.web.discovery import discover_keys
 
     attempt = "error determining key location: prefix meta discovery error"
     try:
@@ -176,7 +176,7 @@ def _content(
         if not scheme:
             return read_key_file(Path(source)), False
         if scheme in ("http", "https"):
-            from kvmrkt.images.web import fetch_small
+            from kvmrkt.images.web.http import fetch_small
 
             answer = fetch_small(
                 source, insecure=insecure, credentials=credentials, limit_bytes=MAX_BYTES

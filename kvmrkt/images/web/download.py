@@ -21,8 +21,8 @@ from urllib.parse import urlsplit
 import msgspec
 
 from kvmrkt.errors import ImageError, ImageNotFoundError, StoreError
-from kvmrkt.images import web
 from kvmrkt.images.disk import storing
+from kvmrkt.images.web import http as web
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     import requests
 
     from kvmrkt.config import InsecureOptions
-    from kvmrkt.images.credentials import Credentials
     from kvmrkt.images.policy import Progress
+    from kvmrkt.images.web.credentials import Credentials
 
 _MAX_CUTS = 5
 """How often a broken connection is taken up again, if each time something arrived."""

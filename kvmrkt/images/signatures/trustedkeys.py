@@ -22,7 +22,7 @@ from kvmrkt.errors import ConfigError, ImageError, KvmrktError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from kvmrkt.images.openpgp import PublicKey
+    from kvmrkt.images.signatures.openpgp import PublicKey
 
 _FOLDER = "trustedkeys"
 _FILE_MODE = 0o644
@@ -116,7 +116,7 @@ class TrustedKeys:
 
     def _read(self, path: Path, trusted: dict[str, PublicKey]) -> None:
         """Add the key of a file, or take back the key that an empty file names."""
-        from kvmrkt.images.openpgp import read_keys
+        from kvmrkt.images.signatures.openpgp import read_keys
 
         try:
             data = read_key_file(path)
@@ -153,7 +153,7 @@ def check_prefix(prefix: str) -> None:
 
 def read_key_file(path: Path) -> bytes:
     """The content of a key's file. Raises ImageError if it cannot be read or is too large."""
-    from kvmrkt.images.openpgp_packets import MAX_BYTES
+    from kvmrkt.images.signatures.packets import MAX_BYTES
 
     try:
         # A FIFO or a device must not make anybody wait.

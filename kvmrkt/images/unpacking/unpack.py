@@ -1,7 +1,7 @@
 """Unpacking an image into a folder a person named (`image extract`, `image render`).
 
 This is the one place where an image's files come to lie on the host. Every path is resolved by
-the kernel beneath the folder (images/beneath.py); symbolic links are made, never followed. The
+the kernel beneath the folder (unpacking/beneath.py); symbolic links are made, never followed. The
 archive is read by the same code that checks it at its import.
 """
 
@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING
 
 from kvmrkt.errors import ArchiveError, HostError, ImageError
 from kvmrkt.images import tar
-from kvmrkt.images.beneath import Beneath
+from kvmrkt.images.unpacking.beneath import Beneath
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

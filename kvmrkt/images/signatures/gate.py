@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kvmrkt.appc.image_manifest import ImageManifest
-    from kvmrkt.images.openpgp import Signature, Signer
-    from kvmrkt.images.trustedkeys import TrustedKeys
+    from kvmrkt.images.signatures.openpgp import Signature, Signer
+    from kvmrkt.images.signatures.trustedkeys import TrustedKeys
 
 
 class Gate:
@@ -86,7 +86,7 @@ class SignatureGate(Gate):
 
     def admit_archive(self, archive: Path) -> None:
         """Verify the signature; SignatureError unless a trusted key made it on these bytes."""
-        from kvmrkt.images import openpgp
+        from kvmrkt.images.signatures import openpgp
 
         name = self._name or ""
         keys = self._keys.for_name(name) if name else self._keys.all()

@@ -14,12 +14,12 @@ from requests.adapters import HTTPAdapter
 from requests.utils import get_auth_from_url
 
 from kvmrkt import __version__
-from kvmrkt.images.credentials import Login
-from kvmrkt.images.web import shown_url
+from kvmrkt.images.web.credentials import Login
+from kvmrkt.images.web.http import shown_url
 
 if TYPE_CHECKING:
     from kvmrkt.config import InsecureOptions
-    from kvmrkt.images.credentials import Credentials
+    from kvmrkt.images.web.credentials import Credentials
 
 MAX_REDIRECTS = 10
 CONNECT_SECONDS = 10.0

@@ -1,0 +1,1 @@
+"""Who may vouch for an image: OpenPGP keys and signatures, and the gate images pass."""

@@ -1,0 +1,1 @@
+"""Images out of the store again, as files for a person."""
