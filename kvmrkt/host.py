@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+import signal
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -12,6 +13,7 @@ from kvmrkt.errors import (
     EXIT_FAILURE,
     AppStartError,
     EngineError,
+    KvmrktError,
     PodError,
     UsageError,
     describe,
@@ -43,6 +45,10 @@ class Setting(NamedTuple):
     warn: Callable[[str], None]
 
 
+def _nobody_asks() -> None:
+    return
+
+
 def run_pod(
     request: PodRequest,
     source: PrepareOptions,
@@ -60,7 +66,7 @@ def run_pod(
         parts = gather(request, source, setting.host, setting.warn)
         setting.trace.end("image")
         pod = PodDirectory.create(setting.host.data)
-        with _discarding(pod):
+        with _discarding(pod), _stoppable():
             run = _plan(pod, parts, options, setting.host)
             check_sources(parts.manifest)
             if uuid_file is not None:
@@ -69,7 +75,8 @@ def run_pod(
             _enter(pod, options, setting.host)
     setting.trace.end("prepare")
     try:
-        status = run.run(setting.trace, setting.warn)
+        with _stoppable():
+            status = run.run(setting.trace, setting.warn)
     except EngineError as error:
         if isinstance(error, AppStartError):
             _discard(pod)
@@ -91,35 +98,44 @@ def prepare_pod(request: PodRequest, source: PrepareOptions, setting: Setting) -
     with locked(setting.host.data.prepare_lock, shared=True):
         parts = gather(request, source, setting.host, setting.warn)
         pod = PodDirectory.create(setting.host.data)
-        with _discarding(pod):
+        with _discarding(pod), _stoppable():
             _plan(pod, parts, RunOptions(), setting.host)  # what can never run is refused now
             fill(pod, parts)
             pod.to_prepared()
     return pod
 
 
-def run_prepared_pod(pod: PodDirectory, options: RunOptions, setting: Setting) -> int:
+def run_prepared_pod(
+    pod: PodDirectory,
+    options: RunOptions,
+    setting: Setting,
+    *,
+    entered: Callable[[], None] = _nobody_asks,
+) -> int:
     """Run a prepared pod to its end, and return its exit status.
 
-    What speaks against it before it starts leaves it prepared. Raises PodError if it is not
-    prepared, or is somebody else's already; and KvmrktError.
+    What speaks against it before it is in `run`, which `entered` is told, leaves it prepared.
+    Raises PodError if it is not prepared, or is somebody else's already; and KvmrktError.
     """
     if not pod.lock() or pod.section is not Section.PREPARED:
         pod.unlock()
         raise PodError(f'pod "{pod.uuid}" is not prepared')
     try:
-        parts = reopen(pod, setting.host)
-        if options.interactive and len(parts.manifest.apps) > 1:
-            raise UsageError("interactive option only supports pods with one app")
-        run = _plan(pod, parts, options, setting.host)
-        check_sources(parts.manifest)
-        _enter(pod, options, setting.host)
+        with _stoppable():
+            parts = reopen(pod, setting.host)
+            if options.interactive and len(parts.manifest.apps) > 1:
+                raise UsageError("interactive option only supports pods with one app")
+            run = _plan(pod, parts, options, setting.host)
+            check_sources(parts.manifest)
+            _enter(pod, options, setting.host)
     except BaseException:
         pod.unlock()
         raise
     setting.trace.end("prepare")
     try:
-        status = run.run(setting.trace, setting.warn)
+        with _stoppable():
+            entered()
+            status = run.run(setting.trace, setting.warn)
     except BaseException:
         _close(pod, EXIT_FAILURE)
         raise
@@ -195,6 +211,27 @@ def _close(pod: PodDirectory, status: int) -> None:
     release_all(pod)
     pod.write_exit(status)
     pod.unlock()
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Let signals that end a process raise, so that the pod is put away properly.
+
+    An engine whose pod runs has handlers of its own for them.
+    """
+
+    def stop(number: int, _frame: object) -> None:
+        raise KvmrktError(f"stopped by {signal.Signals(number).name} before the pod's apps ran")
+
+    usual: dict[signal.Signals, Any] = {}
+    try:
+        for name in (signal.SIGTERM, signal.SIGHUP):
+            with suppress(ValueError):  # only the main thread hears of signals
+                usual[name] = signal.signal(name, stop)
+        yield
+    finally:
+        for name, handler in usual.items():
+            signal.signal(name, handler)
 
 
 @contextmanager

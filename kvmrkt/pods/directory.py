@@ -240,6 +240,11 @@ class PodDirectory:
         """Write `exit`, the exit status of the pod as a whole."""
         self.write_file("exit", b"%d\n" % code)
 
+    def read_exit(self) -> int | None:
+        """The exit status of the pod as a whole, None before its end or if nobody wrote it."""
+        text = self.read_file("exit") or b""
+        return int(text) if text.strip().isdigit() else None
+
     def write_net_info(self, networks: bytes) -> None:
         """Write `net-info.json`, a list of the pod's networks."""
         self.write_file("net-info.json", networks)

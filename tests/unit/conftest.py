@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 import simulated_engine
+import simulated_host
 from simulated_host import SimulatedHost, set_up
 
 import kvmrkt.paths
+from kvmrkt import background
 from kvmrkt.stage1 import engine
 
 if TYPE_CHECKING:
@@ -37,6 +39,8 @@ def host(
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setenv("TZ", "UTC")
     time.tzset()
+    monkeypatch.setenv(simulated_host.VARIABLE, str(tmp_path))
+    monkeypatch.setattr(background, "PROGRAM", simulated_host.SUPERVISOR)
     set_up(tmp_path)
     made = SimulatedHost(tmp_path, capsys)
     yield made

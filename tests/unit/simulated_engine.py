@@ -25,7 +25,6 @@ from kvmrkt.errors import (
 )
 from kvmrkt.pods.records import AppRecord
 from kvmrkt.stage1.engine import EnginePod, register_engine
-from kvmrkt.stage1.kvm.applog import LogRecord, format_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -117,6 +116,8 @@ class SimulatedPod:
 
     def say(self, app: RuntimeApp, text: str) -> None:
         """A line of an app: shown, and kept as the real engine keeps it."""
+        from kvmrkt.stage1.kvm.applog import LogRecord, format_line
+
         if self._pod.options.interactive:
             sys.stdout.write(f"{text}\n")
             return

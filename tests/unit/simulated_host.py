@@ -1,6 +1,7 @@
 """A whole host for tests: data, configuration and images in a folder, and the command line on it.
 
-As a program, this module is `kvmrkt` on such a host, its folder named by KVMRKT_SIMULATED.
+As a program, this module is `kvmrkt` on such a host, its folder named by KVMRKT_SIMULATED, or the
+supervisor of a pod in the background.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import simulated_engine
 from aci_files import entry, manifest, write_aci
 
 import kvmrkt.paths
+from kvmrkt import background
 from kvmrkt.cli import main
 from kvmrkt.paths import DataDir
 
@@ -31,6 +33,7 @@ STAGE1 = {
     "kvmrkt.io/stage1/engine": simulated_engine.NAME,
 }
 PROGRAM = (sys.executable, str(Path(__file__).resolve()))
+SUPERVISOR = (*PROGRAM, "--supervisor")
 DEADLINE_SECONDS = 60
 """For one command: a backstop against hangs."""
 
@@ -68,7 +71,6 @@ class SimulatedHost:
         child = subprocess.Popen(
             [*PROGRAM, *self.flags, *map(str, words)],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env=os.environ | {VARIABLE: str(self.folder)},
         )  # fmt: skip
         self._children.append(child)
         return child
@@ -138,4 +140,6 @@ def pretend(folder: Path) -> None:
 
 if __name__ == "__main__":
     pretend(Path(os.environ[VARIABLE]))
+    if sys.argv[1:] == ["--supervisor"]:
+        background.main()
     main.main()

@@ -7,6 +7,7 @@ import signal
 from typing import TYPE_CHECKING
 
 import pytest
+from simulated_engine import SimulatedPod
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -129,3 +130,18 @@ def test_a_volumes_missing_folder_is_refused_before_the_pod_starts(
     assert done.status == 254
     assert f'cannot use the volume "v": its source {tmp_path}/missing' in done.errors
     assert host.pods() == {}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_before_the_apps_run_leaves_nothing(
+    host: SimulatedHost, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    def interrupted(*_: object) -> None:
+        signal.raise_signal(number)
+
+    monkeypatch.setattr(SimulatedPod, "run", interrupted)
+    done = host.run(host.image(), "--exec=/bin/true")
+    assert done.status == 254
+    assert done.errors == f"run: stopped by {number.name} before the pod's apps ran\n"
+    assert host.pods() == {}
+    assert signal.getsignal(number) is signal.SIG_DFL
