@@ -15,7 +15,7 @@ from kvmrkt.fetching import fetch_policy, open_store
 from kvmrkt.images.find import find_image
 from kvmrkt.images.policy import PullPolicy  # noqa: TC001 - msgspec reads the types
 from kvmrkt.images.tree import tree_for
-from kvmrkt.pods.compose import ImageFacts, compose
+from kvmrkt.pods.compose import ImageFacts, check_mounts, compose
 from kvmrkt.pods.machine_record import MACHINE_FILE, MachineRecord, read_machine, write_machine
 from kvmrkt.stage1.image import Stage1Choice, Stage1Image, find_stage1, stage1_of_pod
 
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kvmrkt.config import GlobalOptions
-    from kvmrkt.images.store import Store
+    from kvmrkt.images.policy import FetchPolicy
+    from kvmrkt.images.store import Image, Store
     from kvmrkt.pods.directory import PodDirectory
     from kvmrkt.pods.request import PodRequest
 
@@ -60,9 +61,7 @@ def gather(
     with open_store(host) as store:
         policy = fetch_policy(host, options.pull_policy, report=warn)
         stage1 = find_stage1(store, options.stage1, policy, host.system_config)
-        images = [
-            find_image(store, app.image, policy, signature=app.signature) for app in request.apps
-        ]
+        images = _images(store, request, policy)
         manifests = {image.id: image.manifest() for image in images}
         for manifest in manifests.values():
             check_platform(manifest)
@@ -77,6 +76,14 @@ def gather(
     for warning in composition.warnings:
         warn(warning)
     return parts
+
+
+def _images(store: Store, request: PodRequest, policy: FetchPolicy) -> list[Image]:
+    """The image of each app, in order; a whole manifest's are in the store, or nowhere."""
+    if request.manifest is not None:
+        return [store.find_by_hash(app.image.id) for app in request.manifest.apps]
+    check_mounts(request)
+    return [find_image(store, app.image, policy, signature=app.signature) for app in request.apps]
 
 
 def fill(pod: PodDirectory, parts: PodParts) -> None:

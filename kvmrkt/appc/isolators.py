@@ -19,6 +19,8 @@ OOM_SCORE_ADJ = "os/linux/oom-score-adj"
 NO_NEW_PRIVILEGES = "os/linux/no-new-privileges"
 CAPABILITIES_RETAIN = "os/linux/capabilities-retain-set"
 CAPABILITIES_REMOVE = "os/linux/capabilities-remove-set"
+SECCOMP_RETAIN = "os/linux/seccomp-retain-set"
+SECCOMP_REMOVE = "os/linux/seccomp-remove-set"
 
 APPLIED = frozenset(
     (MEMORY, CPU, CPU_SHARES, OOM_SCORE_ADJ, NO_NEW_PRIVILEGES)

@@ -14,6 +14,7 @@ from kvmrkt.appc.image_manifest import (
     App,
     Isolator,
     Label,
+    Port,
     Struct,
     check_annotations,
     check_app,
@@ -24,6 +25,8 @@ from kvmrkt.appc.image_manifest import (
 from kvmrkt.errors import ManifestError
 
 VOLUME_KINDS = ("host", "empty")
+STREAM_ANNOTATION = "coreos.com/rkt/stage2/"
+"""With `stdin`, `stdout` or `stderr` after it: where that stream of an app goes, in rkt's words."""
 
 
 class RuntimeImage(Struct, frozen=True):
@@ -79,7 +82,7 @@ class ExposedPort(Struct, frozen=True):
     name: str
     host_port: int
     host_ip: str | None = msgspec.field(default=None, name="hostIP")
-    pod_port: Any = None
+    pod_port: Port | None = None
 
 
 class PodManifest(Struct, frozen=True):

@@ -38,7 +38,9 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     resolv_conf: str | None = None
     """What /etc/resolv.conf says in every app; None leaves the image's own."""
     hosts: str | None = None
-    """What /etc/hosts says in every app; None for loopback and the pod's own name."""
+    """What /etc/hosts says in every app; None for loopback, the pod's name and `hosts_entries`."""
+    hosts_entries: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """Addresses, and the names of each, for /etc/hosts."""
     interactive: bool = False
     """The one app's streams are this process's, raw."""
     tty_fd: int | None = None

@@ -84,7 +84,7 @@ def test_an_apps_own_mount_wins_and_outer_mounts_come_first() -> None:
     ("changes", "message"),
     [
         ({"name": "Bad Name"}, 'invalid app name "Bad Name"'),
-        ({"memory": "16m"}, "less than 4096 bytes"),
+        ({"memory": "16m"}, "memory limit of 1 bytes too low"),
         ({"mounts": (MountRequest("zz", "/x"),)}, r'dangling mount point "/x": volume "zz" not'),
         ({"working_directory": "x"}, "workingDirectory"),
         ({"memory": "much"}, "not a quantity"),

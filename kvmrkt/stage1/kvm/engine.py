@@ -105,7 +105,9 @@ class KvmEngine:
             insecure=pod.insecure,
         )
         spec = msgspec.structs.replace(
-            translation.spec, resolv_conf=options.resolv_conf, hosts=options.hosts
+            translation.spec,
+            resolv_conf=options.resolv_conf,
+            hosts=_hosts(options, translation.spec.hostname),
         )
         return KvmPod(
             directory=pod.directory,
@@ -120,6 +122,15 @@ class KvmEngine:
 
 
 ENGINE = KvmEngine()
+
+
+def _hosts(options: RunOptions, hostname: str) -> str | None:
+    """What /etc/hosts says; None leaves it to the agent."""
+    if options.hosts is not None or not options.hosts_entries:
+        return options.hosts
+    from kvmrkt.pods.dns import hosts
+
+    return hosts(options.hosts_entries, hostname)
 
 
 def _streams(options: RunOptions) -> Streams:

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from kvmrkt.appc import isolators
+from kvmrkt.appc.pod_manifest import STREAM_ANNOTATION
 from kvmrkt.config import InsecureOptions
 from kvmrkt.errors import ManifestError, PodError
+from kvmrkt.pods.mounts import clean
 from kvmrkt.stage1.kvm.podspec import (
     AppMount,
     AppSpec,
@@ -18,7 +20,9 @@ from kvmrkt.stage1.kvm.podspec import (
     HostVolume,
     Limits,
     PodSpec,
+    ReadMode,
     Terminal,
+    WriteMode,
 )
 from kvmrkt.stage1.kvm.share import HostFolder
 
@@ -112,7 +116,7 @@ def _translate_app(
     streams: Streams,
     insecure: InsecureOptions,
 ) -> AppSpec:
-    output = streams.mode
+    stdin, stdout, stderr = _stream_modes(runtime, streams)
     return AppSpec(
         name=runtime.name,
         disk=disk,
@@ -137,11 +141,29 @@ def _translate_app(
         oom_score_adj=isolators.oom_score_adj(app),
         pre_start=_handlers(app, "pre-start"),
         post_stop=_handlers(app, "post-stop"),
-        stdin="null" if output == "log" else output,
-        stdout=output,
-        stderr=output,
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
         terminal=streams.terminal,
     )
+
+
+def _stream_modes(runtime: RuntimeApp, streams: Streams) -> tuple[ReadMode, WriteMode, WriteMode]:
+    """Those of the pod's one terminal, or what the app's annotations say."""
+    if streams.mode != "log":
+        return streams.mode, streams.mode, streams.mode
+    asked = {item.name: item.value for item in runtime.annotations}
+    modes: list[WriteMode] = []
+    for stream in ("stdin", "stdout", "stderr"):
+        mode = asked.get(STREAM_ANNOTATION + stream)
+        if mode in ("stream", "tty"):
+            raise PodError(
+                f'app "{runtime.name}" cannot be run with --{stream}={mode}: '
+                "this version of kvmrkt cannot attach to an app yet",
+                hint="use log or null, or --interactive",
+            )
+        modes.append("null" if mode == "null" else "log")
+    return "null", modes[1], modes[2]
 
 
 def _environment(name: str, app: App) -> tuple[str, ...]:
@@ -150,12 +172,14 @@ def _environment(name: str, app: App) -> tuple[str, ...]:
 
 
 def _mounts(runtime: RuntimeApp, app: App, volumes: dict[str, Volume]) -> tuple[AppMount, ...]:
-    read_only = {point.path: point.read_only for point in app.mount_points}
+    """A mount is read-only if its volume is, or the mount point of its path or volume's name."""
+    points = [point for point in app.mount_points if point.read_only]
+    names, paths = {point.name for point in points}, {clean(point.path) for point in points}
     return tuple(
         AppMount(
             mount.volume,
             mount.path,
-            read_only.get(mount.path, False) or volumes[mount.volume].read_only,
+            volumes[mount.volume].read_only or mount.volume in names or mount.path in paths,
         )
         for mount in runtime.mounts
     )
