@@ -8,9 +8,26 @@ import click
 
 from kvmrkt.cli.command import FILE_PATH, GO_BOOL, OptionalValue
 from kvmrkt.cli.grammar import Flag, FlagKind
+from kvmrkt.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+
+class _Integer(click.ParamType[int]):
+    name = "integer"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Digits with a sign or none, no more: `int` alone would take underscores and spaces."""
+        if isinstance(value, int):
+            return value
+        sign, digits = value[:1] in ("+", "-"), value.lstrip("+-")
+        if not (digits.isascii() and digits.isdigit()) or len(value) != len(digits) + sign:
+            raise faulty(param.opts[0] if param else "a flag", value, "is not a whole number")
+        return int(value)
+
+
+_INTEGER = _Integer()
 
 
 def boolean(name: str, text: str, **attributes: Any) -> click.Option:
@@ -28,6 +45,15 @@ def repeated(name: str, text: str, metavar: str) -> click.Option:
     return click.Option([name], help=text, multiple=True, metavar=metavar)
 
 
+def integer(name: str, text: str) -> click.Option:
+    """A flag whose value is a decimal number, perhaps a negative one."""
+    return click.Option([name], help=text, type=_INTEGER, metavar="N")
+
+
+class BooleanWord(OptionalValue):
+    """A flag that is true alone, and takes a following `true` or `false` without the `=` too."""
+
+
 def path(name: str, text: str, **attributes: Any) -> click.Option:
     """A flag whose value is a path."""
     return click.Option([name], help=text, type=FILE_PATH, **attributes)
@@ -37,8 +63,20 @@ def flag_table(parameters: Iterable[click.Parameter]) -> dict[str, Flag]:
     """What the word sorter must know about options."""
     table: dict[str, Flag] = {}
     for option in parameters:
-        if isinstance(option, OptionalValue):
+        if isinstance(option, BooleanWord):
+            table.update(dict.fromkeys(option.opts, Flag(FlagKind.BOOLEAN_WORD)))
+        elif isinstance(option, OptionalValue):
             table.update(dict.fromkeys(option.opts, Flag(FlagKind.OPTIONAL, option.bare)))
         elif isinstance(option, click.Option):
             table.update(dict.fromkeys(option.opts, Flag(FlagKind.VALUE)))
     return table
+
+
+def faulty(flag: str, text: str, reason: str, *, hint: str | None = None) -> UsageError:
+    """The error for a flag's value, in rkt's form."""
+    return UsageError(f'invalid argument "{text}" for {flag}={text}: {reason}', hint=hint)
+
+
+def say_deprecated(flag: str, advice: str) -> None:
+    """rkt's notice for a flag that still works."""
+    click.echo(f"Flag {flag} has been deprecated, {advice}", err=True)

@@ -7,10 +7,11 @@ ends them. This module only sorts the words; click then parses each heap.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from enum import Enum, auto
 from typing import NamedTuple
 
+from kvmrkt.cli.values import parse_bool
 from kvmrkt.errors import UsageError
 
 
@@ -20,6 +21,8 @@ class FlagKind(Enum):
     VALUE = auto()
     OPTIONAL = auto()
     """`--flag` alone means something; a value needs the `=`."""
+    BOOLEAN_WORD = auto()
+    """Like OPTIONAL, but a following word for true or false is the value as well."""
 
 
 class Flag(NamedTuple):
@@ -98,6 +101,8 @@ def _owner(
 def _with_value(word: str, flag: Flag, rest: list[str]) -> str:
     if "=" in word:
         return word
+    if flag.kind is FlagKind.BOOLEAN_WORD and rest and _is_bool(rest[-1]):
+        return f"{word}={rest.pop()}"
     if flag.kind is not FlagKind.VALUE:
         return f"{word}={flag.bare}"
     if not rest:
@@ -105,8 +110,18 @@ def _with_value(word: str, flag: Flag, rest: list[str]) -> str:
     return f"{word}={rest.pop()}"
 
 
-def hoist_global_flags(words: Sequence[str], flags: Mapping[str, Flag]) -> list[str]:
-    """Move global flags, which may stand before or after the command, to the front.
+def _is_bool(word: str) -> bool:
+    try:
+        parse_bool(word)
+    except UsageError:
+        return False
+    return True
+
+
+def hoist_global_flags(
+    words: Sequence[str], flags: Mapping[str, Flag]
+) -> tuple[list[str], list[str]]:
+    """Global flags, which may stand before or after the command, and all other words.
 
     What follows `--` belongs to an app, up to a `---`.
     """
@@ -125,4 +140,39 @@ def hoist_global_flags(words: Sequence[str], flags: Mapping[str, Flag]) -> list[
             hoisted.append(_with_value(word, flags[name], rest))
         else:
             kept.append(word)
-    return hoisted + kept
+    return hoisted, kept
+
+
+def place_leading_flags(
+    words: Sequence[str], commands: Collection[str], groups: Collection[str]
+) -> list[str]:
+    """Move a command's own flags, which may stand before its name, behind it.
+
+    As in rkt, a flag without a `=` takes the next word with it, unless that is a command's name.
+    A group's command comes after the group.
+    """
+    leading: list[str] = []
+    names: list[str] = []
+    rest = list(reversed(words))
+    while rest:
+        word = rest.pop()
+        if word == "--":
+            rest.append(word)
+            break
+        if word.startswith("-") and word != "-":
+            leading.append(word)
+            if "=" not in word and len(rest) > 1 and rest[-1] not in commands and word != "--help":
+                leading.append(rest.pop())
+            continue
+        names.append(word)
+        if len(names) > 1 or not _is_group(word, commands, groups):
+            break
+    return names + leading + rest[::-1]
+
+
+def _is_group(word: str, commands: Collection[str], groups: Collection[str]) -> bool:
+    return word in groups or (
+        word not in commands
+        and len(found := [name for name in commands if name.startswith(word)]) == 1
+        and found[0] in groups
+    )

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import click
 
 from kvmrkt.cli.flags import boolean, flag_table, path, value
-from kvmrkt.cli.grammar import hoist_global_flags
+from kvmrkt.cli.grammar import hoist_global_flags, place_leading_flags
 from kvmrkt.cli.group import PrefixGroup
 from kvmrkt.cli.report import report_error, report_traceback
 from kvmrkt.errors import EXIT_FAILURE, KvmrktError
@@ -38,6 +38,9 @@ COMMANDS = {
     "trust": ("kvmrkt.cli.trust:command", "Trust a key for image verification"),
     "version": ("kvmrkt.cli.version:command", "Print versions"),
 }
+
+GROUPS = frozenset({"image"})
+"""The commands that have commands of their own."""
 
 GLOBAL_FLAGS = [
     boolean("--debug", "Say more; show causes one to a line, and tracebacks."),
@@ -107,8 +110,9 @@ def run(words: list[str]) -> int:
     """Run one command line and return its exit status; never raises."""
     debug = any(word in ("--debug", "--debug=true") for word in words)
     try:
-        hoisted = hoist_global_flags(words, flag_table(GLOBAL_FLAGS))
-        result = root.main(args=hoisted, prog_name="kvmrkt", standalone_mode=False)
+        hoisted, own = hoist_global_flags(words, flag_table(GLOBAL_FLAGS))
+        own = place_leading_flags(own, COMMANDS, GROUPS)
+        result = root.main(args=[*hoisted, *own], prog_name="kvmrkt", standalone_mode=False)
         return result if isinstance(result, int) else 0
     except click.ClickException as error:
         click.echo(f"Error: {error.format_message()}", err=True)

@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvmrkt.cli.grammar import Flag, FlagKind, hoist_global_flags, sort_words
+from kvmrkt.cli.grammar import (
+    Flag,
+    FlagKind,
+    hoist_global_flags,
+    place_leading_flags,
+    sort_words,
+)
 from kvmrkt.errors import UsageError
 
 POD = {
@@ -15,7 +21,11 @@ POD = {
     "--net": Flag(FlagKind.OPTIONAL, "default"),
     "--interactive": Flag(FlagKind.OPTIONAL),
 }
-APP = {"--exec": Flag(FlagKind.VALUE), "--mount": Flag(FlagKind.VALUE)}
+APP = {
+    "--exec": Flag(FlagKind.VALUE),
+    "--mount": Flag(FlagKind.VALUE),
+    "--readonly": Flag(FlagKind.BOOLEAN_WORD),
+}
 GLOBAL = {"--dir": Flag(FlagKind.VALUE), "--debug": Flag(FlagKind.OPTIONAL)}
 
 
@@ -54,6 +64,48 @@ def test_an_optional_value_needs_its_equals_sign() -> None:
     assert sorted_words("--net a") == (["--net=default"], [("a", [], None)])
 
 
+@pytest.mark.parametrize(
+    ("line", "flag", "images"),
+    [
+        ("a --readonly true b", "--readonly=true", ["a", "b"]),
+        ("a --readonly F", "--readonly=F", ["a"]),
+        ("a --readonly b", "--readonly=true", ["a", "b"]),
+        ("a --readonly=0 b", "--readonly=0", ["a", "b"]),
+        ("a --readonly", "--readonly=true", ["a"]),
+    ],
+)
+def test_a_boolean_word_may_follow_without_an_equals_sign(
+    line: str, flag: str, images: list[str]
+) -> None:
+    _, apps = sorted_words(line)
+    assert ([name for name, _, _ in apps], apps[0][1]) == (images, [flag])
+
+
+@pytest.mark.parametrize(
+    ("line", "placed"),
+    [
+        ("--net=host run --mds-register=false IMG", "run --net=host --mds-register=false IMG"),
+        ("--net run IMG", "run --net IMG"),
+        ("--hostname h --no-overlay run IMG", "run --hostname h --no-overlay IMG"),
+        ("--hostname h ru IMG", "ru --hostname h IMG"),
+        ("--pretty-print=false config", "config --pretty-print=false"),
+        ("--full list", "list --full"),
+        ("--full image --sort=id list", "image list --full --sort=id"),
+        ("--full=1 im --sort=id li x", "im li --full=1 --sort=id x"),
+        ("image list --full", "image list --full"),
+        ("--help run", "run --help"),
+        ("--help", "--help"),
+        ("image", "image"),
+        ("run - --net IMG", "run - --net IMG"),
+        ("--x=1 -- y", "--x=1 -- y"),
+        ("", ""),
+    ],
+)
+def test_a_commands_flags_may_stand_before_it(line: str, placed: str) -> None:
+    commands = ("run", "run-prepared", "list", "config", "image")
+    assert place_leading_flags(line.split(), commands, {"image"}) == placed.split()
+
+
 def test_stray_separators_and_empty_words_are_skipped() -> None:
     words = sort_words(["---", "", "a", ""], POD, APP)
     assert [app.image for app in words.apps] == ["a"]
@@ -76,9 +128,9 @@ def test_what_rkt_refused_is_refused_in_its_words(line: str, message: str) -> No
 
 def test_global_flags_are_hoisted_from_anywhere_but_an_apps_arguments() -> None:
     words = ["run", "--dir", "D", "a", "--debug", "--", "--dir", "E", "---", "b", "--dir=F"]
-    assert hoist_global_flags(words, GLOBAL) == [
-        "--dir=D", "--debug=true", "--dir=F", "run", "a", "--", "--dir", "E", "---", "b",
-    ]  # fmt: skip
+    assert hoist_global_flags(words, GLOBAL) == (
+        ["--dir=D", "--debug=true", "--dir=F"], ["run", "a", "--", "--dir", "E", "---", "b"],
+    )  # fmt: skip
 
 
 @given(st.lists(st.sampled_from(["a", "--", "---", "--net", "--exec", "--exec=x", "-", "", "--x"])))
