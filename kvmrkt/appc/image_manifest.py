@@ -218,10 +218,15 @@ def _check_event_handlers(handlers: list[EventHandler], field: str) -> None:
     check_unique([item.name for item in handlers], field, "name")
 
 
+def is_environment_name(text: str) -> bool:
+    """Whether an app can have a variable of that name."""
+    return _ENVIRONMENT_NAME.fullmatch(text) is not None
+
+
 def _check_environment(variables: list[EnvironmentVariable], field: str) -> None:
     for index, variable in enumerate(variables):
         at = f"{field}[{index}]"
-        if _ENVIRONMENT_NAME.fullmatch(variable.name) is None:
+        if not is_environment_name(variable.name):
             raise ManifestError(f"{at}.name: {variable.name!r} is not a variable's name")
         check_text(variable.value, f"{at}.value")
     check_unique([item.name for item in variables], field, "name")

@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from kvmrkt.cli.app_flags import APP_FLAGS, MOUNT, app_request
-from kvmrkt.cli.command import require_root
-from kvmrkt.cli.flags import flag_table, repeated, value
+from kvmrkt.cli.command import FILE_PATH, require_root
+from kvmrkt.cli.flags import boolean, flag_table, path, repeated, say_deprecated, value
 from kvmrkt.cli.grammar import Words, sort_words
-from kvmrkt.cli.values import parse_variables
-from kvmrkt.errors import UsageError
+from kvmrkt.errors import ManifestError, UsageError, describe
 from kvmrkt.pods.request import PodRequest
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from kvmrkt.appc.pod_manifest import PodManifest
+    from kvmrkt.images.policy import PullPolicy
     from kvmrkt.preparing import PrepareOptions
     from kvmrkt.stage1.image import Stage1Choice
 
@@ -25,13 +28,26 @@ STAGE1_KINDS: tuple[Literal["path", "name", "hash", "url", "from-dir"], ...] = (
 POD_FLAGS: list[click.Option] = [
     repeated("--volume", "Give the pod a volume.", "NAME,kind=host|empty,..."),
     MOUNT,
+    repeated("--port", "Lead a port of the host to an app's.", "NAME:[HOSTIP:]HOSTPORT"),
     repeated("--set-env", "Set a variable in every app.", "NAME=VALUE"),
+    click.Option(
+        ["--set-env-file"], type=FILE_PATH, multiple=True, metavar="FILE",
+        help="Set a file's variables in every app; --set-env wins over it.",
+    ),
+    boolean("--inherit-env", "Pass on kvmrkt's own variables; the images' win over them."),
+    path("--pod-manifest", "Take this pod manifest; its images must be in the store."),
+    boolean("--no-overlay", "Has no effect: apps never use the host's overlay filesystem."),
+    boolean("--private-users", "Not available: a pod's users are its own anyway.", hidden=True),
     value(
         "--pull-policy", "When to look outside the store.", default="new", show_default=True,
         type=click.Choice(["never", "new", "update"]),
     ),
+    boolean("--store-only", "As --pull-policy=never.", hidden=True),
+    boolean("--no-store", "As --pull-policy=update.", hidden=True),
     *(value(f"--stage1-{kind}", f"Choose the stage1 image by {kind}.") for kind in STAGE1_KINDS),
 ]  # fmt: skip
+
+_MAX_MANIFEST_BYTES = 1 << 22
 
 
 class PodCommand(click.Command):
@@ -66,23 +82,86 @@ def _help_records(
 
 def pod_request(words: Words, flags: dict[str, Any]) -> PodRequest:
     """What the command line asks for; raises UsageError for what can be seen to be wrong."""
-    from kvmrkt.cli.volume_flags import parse_mount, parse_volume
+    _check_private_users(flags)
+    if flags["pod_manifest"] is not None:
+        _check_conflicts(words, flags)
+        return PodRequest(manifest=_read_manifest(flags["pod_manifest"]))
+    apps = tuple(app_request(app) for app in words.apps)
+    if not apps:
+        raise UsageError("must provide at least one image or specify the pod manifest")
 
-    if not words.apps:
-        raise UsageError("must provide at least one image")
-    return PodRequest(
-        apps=tuple(app_request(app, "app") for app in words.apps),
+    from kvmrkt.cli.environment_flags import inherited_environment, pod_environment
+    from kvmrkt.cli.network_flags import parse_port
+    from kvmrkt.cli.volume_flags import parse_mount, parse_volume
+    from kvmrkt.pods.compose import check_mounts
+
+    request = PodRequest(
+        apps=apps,
         volumes=tuple(parse_volume(text) for text in flags["volume"]),
         mounts=tuple(parse_mount(text) for text in flags["mount"]),
-        environment=parse_variables(flags["set_env"], "--set-env"),
+        ports=tuple(parse_port(text) for text in flags["port"]),
+        inherited_environment=inherited_environment() if flags["inherit_env"] else (),
+        environment=pod_environment(flags["set_env"], flags["set_env_file"]),
     )
+    check_mounts(request)
+    return request
+
+
+def _check_private_users(flags: dict[str, Any]) -> None:
+    if not flags["private_users"]:
+        return
+    hint = "leave it out: a pod's users exist in its own machine only"
+    if not flags["no_overlay"]:
+        raise UsageError(
+            "cannot use both overlay and user namespace: not implemented yet", hint=hint
+        )
+    raise UsageError("--private-users is not supported by the kvm stage1", hint=hint)
+
+
+def _check_conflicts(words: Words, flags: dict[str, Any]) -> None:
+    lists = ("volume", "mount", "port", "set_env", "set_env_file", "inherit_env")
+    if words.apps or any(flags[name] for name in lists) or pull_policy(flags) != "new":
+        raise UsageError("conflicting flags set with --pod-manifest (see --help)")
+
+
+def _read_manifest(file: Path) -> PodManifest:
+    from kvmrkt.appc.pod_manifest import parse_pod_manifest
+
+    try:
+        with file.open("rb") as opened:
+            content = opened.read(_MAX_MANIFEST_BYTES + 1)
+    except OSError as error:
+        raise UsageError(f"error reading pod manifest: {describe(error)}") from None
+    if len(content) > _MAX_MANIFEST_BYTES:
+        raise UsageError(f"pod manifest {file} is larger than {_MAX_MANIFEST_BYTES} bytes")
+    try:
+        manifest = parse_pod_manifest(content)
+    except ManifestError as error:
+        raise UsageError(f"error unmarshaling pod manifest {file}") from error
+    if not manifest.apps:
+        raise UsageError("pod must contain at least one application")
+    return manifest
+
+
+def pull_policy(flags: dict[str, Any]) -> PullPolicy:
+    """What `--pull-policy` and its deprecated aliases mean together; raises UsageError."""
+    if flags["store_only"] and flags["no_store"]:
+        raise UsageError("both --store-only and --no-store specified")
+    if flags["store_only"] or flags["no_store"]:
+        return "never" if flags["store_only"] else "update"
+    policy: PullPolicy = flags["pull_policy"]
+    return policy
 
 
 def prepare_options(flags: dict[str, Any]) -> PrepareOptions:
     """Where the images are to come from; raises UsageError for flags that contradict."""
     from kvmrkt.preparing import PrepareOptions
 
-    return PrepareOptions(stage1=_stage1_choice(flags), pull_policy=flags["pull_policy"])
+    for name, policy in (("store_only", "never"), ("no_store", "update")):
+        if flags[name]:
+            flag = "--" + name.replace("_", "-")
+            say_deprecated(flag, f"please use --pull-policy={policy}")
+    return PrepareOptions(stage1=_stage1_choice(flags), pull_policy=pull_policy(flags))
 
 
 def _stage1_choice(flags: dict[str, Any]) -> Stage1Choice:

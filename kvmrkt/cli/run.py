@@ -32,8 +32,8 @@ def command(ctx: click.Context, /, **flags: Any) -> int:
     """Run a pod to its end; the exit status is that of the first app that failed."""
     trace = Trace.since_process_start()
     request = pod_request(ctx.meta["words"], flags)
-    check_run_flags(flags)
-    if flags["interactive"] and len(request.apps) > 1:
+    check_run_flags(flags, request.ports)
+    if flags["interactive"] and request.app_count > 1:
         raise UsageError("interactive option only supports one image")
     host: GlobalOptions = ctx.obj
     trace.end("python")

@@ -8,19 +8,23 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kvmrkt.cli.command import GO_DURATION, OptionalValue
-from kvmrkt.cli.flags import boolean, path, value
+from kvmrkt.cli.dns_flags import DNS_FLAGS
+from kvmrkt.cli.flags import boolean, faulty, path, value
 from kvmrkt.errors import UsageError
 
 if TYPE_CHECKING:
+    from kvmrkt.appc.pod_manifest import ExposedPort
     from kvmrkt.stage1.engine import RunOptions
 
 RUN_FLAGS: list[click.Option] = [
     OptionalValue(
-        ["--net"], bare="default", multiple=True, metavar="[=NETWORKS]",
+        ["--net"], bare="default", multiple=True, metavar="[=NAME[:ARGUMENTS],...]",
         help="Networks to join; only none is available yet.",
     ),
-    value("--hostname", "The pod's host name; rkt-UUID by default."),
+    *DNS_FLAGS,
     boolean("--interactive", "Connect the one app to this terminal."),
+    value("--ipc", "IPC namespace: auto or private, which are the same.", metavar="MODE"),
+    boolean("--mds-register", "Register the pod with the metadata service."),
     value(
         "--accel", "How the machine is run.", default="auto", show_default=True,
         type=click.Choice(["auto", "kvm", "tcg"]),
@@ -30,27 +34,39 @@ RUN_FLAGS: list[click.Option] = [
 ]  # fmt: skip
 
 
-def check_run_flags(flags: dict[str, Any]) -> None:
-    """Raises UsageError for what can be seen to be wrong, and for what is not available."""
-    names = [name for word in flags["net"] for name in word.split(",")]
-    if not names:
-        names = ["default"]
-    for name in names:
-        if name != "none":
-            raise UsageError(
-                f'the network "{name}" is not available: this version of kvmrkt has only none',
-                hint="run with --net=none; the pod's apps reach each other over loopback",
-            )
+def check_run_flags(flags: dict[str, Any], ports: tuple[ExposedPort, ...] = ()) -> None:
+    """Raises UsageError for what can be seen to be wrong, and for what is not available.
+
+    `ports` are those that the command line wants to lead to the pod.
+    """
+    from kvmrkt.cli.network_flags import check_available, check_ports_reachable, parse_networks
+
+    networks = parse_networks(flags["net"])
+    check_ports_reachable(ports, networks)
+    check_available(networks, mds_register=flags["mds_register"])
+    ipc = flags["ipc"]
+    if ipc == "parent":
+        raise UsageError(
+            "--ipc=parent is not supported by the kvm stage1",
+            hint="a machine has IPC objects of its own; the pod's apps share them",
+        )
+    if ipc not in (None, "", "auto", "private"):
+        raise faulty("--ipc", ipc, "should be one of auto, private, parent")
 
 
 def run_options(flags: dict[str, Any]) -> RunOptions:
-    """The options that checked flags mean."""
+    """The options that checked flags mean; raises UsageError."""
+    from kvmrkt.cli import dns_flags
     from kvmrkt.stage1.engine import RunOptions
 
+    hosts, entries = dns_flags.hosts(flags)
     return RunOptions(
         accelerator=flags["accel"],
         boot_timeout_seconds=flags["boot_timeout"] and flags["boot_timeout"] / 1e9,
-        hostname=flags["hostname"],
+        hostname=dns_flags.hostname(flags),
+        resolv_conf=dns_flags.resolv_conf(flags),
+        hosts=hosts,
+        hosts_entries=entries,
         interactive=flags["interactive"],
         tty_fd=0 if flags["interactive"] and os.isatty(0) and os.isatty(1) else None,
     )

@@ -24,14 +24,17 @@ _SECCOMP = (isolators.SECCOMP_RETAIN, isolators.SECCOMP_REMOVE)
 def app_isolators(app: App, request: AppRequest) -> list[Isolator]:
     """The isolators of an app as it will run. Raises UsageError and ManifestError."""
     kept = list(app.isolators)
-    for replaced, isolator in _asked_for(request):
+    for replaced, isolator in asked_isolators(request):
         kept = [item for item in kept if item.name not in replaced]
         kept.append(isolator)
     return kept
 
 
-def _asked_for(request: AppRequest) -> Iterator[tuple[tuple[str, ...], Isolator]]:
-    """Each isolator the user asks for, and the names it takes the place of."""
+def asked_isolators(request: AppRequest) -> Iterator[tuple[tuple[str, ...], Isolator]]:
+    """The isolators the user asks for, each with the names it takes the place of.
+
+    Raises UsageError and ManifestError.
+    """
     if request.memory is not None:
         _check_memory(request.memory)
         yield (isolators.MEMORY,), _limit(isolators.MEMORY, request.memory)
