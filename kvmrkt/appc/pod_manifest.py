@@ -131,7 +131,7 @@ def check(manifest: PodManifest) -> None:
     """The rules beyond the shape; raises ManifestError, also when a mount names no volume."""
     if manifest.ac_kind != "PodManifest":
         raise ManifestError(f"acKind: {manifest.ac_kind!r} is not 'PodManifest'")
-    types.parse_ac_version(manifest.ac_version, "acVersion")
+    types.parse_version(manifest.ac_version, "acVersion")  # rkt wrote its own, like 1.30.0
     for index, volume in enumerate(manifest.volumes):
         check_volume(volume, f"volumes[{index}]")
     check_unique([volume.name for volume in manifest.volumes], "volumes", "name")

@@ -21,6 +21,7 @@ _MIN_PREFIX_DIGITS = 2
 _IDENTIFIER = re.compile(r"[a-z0-9]+(?:[-._~/][a-z0-9]+)*")
 _NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 _HASH = re.compile(rf"{HASH_PREFIX}([0-9a-f]{{{_MIN_PREFIX_DIGITS},{ID_DIGITS}}})")
+_MAX_VERSION = 200
 _VERSION = re.compile(
     r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(?:-[0-9A-Za-z.-]+)?(?:\+[0-9A-Za-z.-]+)?", re.ASCII
 )
@@ -67,12 +68,16 @@ def sanitize_ac_name(text: str) -> str:
     return name
 
 
+def parse_version(text: str, field: str) -> str:
+    """The text itself; ManifestError if it is no semantic version."""
+    if len(text) > _MAX_VERSION or _VERSION.fullmatch(text) is None:
+        raise ManifestError(f"{field}: {text!r} is not a semantic version (like {APPC_VERSION})")
+    return text
+
+
 def parse_ac_version(text: str, field: str) -> str:
     """The text itself; ManifestError if it is no semantic version or of a later major series."""
-    match = _VERSION.fullmatch(text)
-    if match is None:
-        raise ManifestError(f"{field}: {text!r} is not a semantic version (like {APPC_VERSION})")
-    if int(match[1]) > int(APPC_VERSION.split(".")[0]):
+    if int(parse_version(text, field).split(".")[0]) > int(APPC_VERSION.split(".")[0]):
         raise ManifestError(
             f"{field}: version {text} of the specification is not compatible with {APPC_VERSION}"
         )

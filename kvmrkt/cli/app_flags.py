@@ -54,6 +54,8 @@ APP_FLAGS: list[click.Option] = [
     path("--signature", "The image's detached signature."),
 ]  # fmt: skip
 
+_MAX_DIGITS = 18
+
 _ONCE = ("--exec", "--signature")
 
 _COMMAND = click.Command("app", params=list(APP_FLAGS), add_help_option=False)
@@ -105,7 +107,7 @@ def _gids(text: str | None) -> tuple[int, ...] | None:
     if text is None:
         return None
     parts = text.split(",")
-    if not all(part.isascii() and part.isdigit() for part in parts):
+    if not all(part.isascii() and part.isdigit() and len(part) <= _MAX_DIGITS for part in parts):
         raise faulty("--supplementary-gids", text, "--supplementary-gids must be integers")
     return tuple(int(part) for part in parts)
 

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
+_MAX_DIGITS = 18
+
+
 class _Integer(click.ParamType[int]):
     name = "integer"
 
@@ -22,7 +25,8 @@ class _Integer(click.ParamType[int]):
         if isinstance(value, int):
             return value
         sign, digits = value[:1] in ("+", "-"), value.lstrip("+-")
-        if not (digits.isascii() and digits.isdigit()) or len(value) != len(digits) + sign:
+        is_number = digits.isascii() and digits.isdigit() and len(digits) <= _MAX_DIGITS
+        if not is_number or len(value) != len(digits) + sign:
             raise faulty(param.opts[0] if param else "a flag", value, "is not a whole number")
         return int(value)
 

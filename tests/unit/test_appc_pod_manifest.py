@@ -21,6 +21,8 @@ def pod(**fields: Any) -> dict[str, Any]:
 
 FAULTS = [
     ("acKind", pod(acKind="ImageManifest")),
+    ("acVersion", pod(acVersion="1")),
+    ("acVersion", pod(acVersion="1" * 5000 + ".0.0")),
     ("apps[0].name", pod(apps=[APP | {"name": "A"}])),
     ("apps[1].name", pod(apps=[APP, APP])),
     ("apps[0].image.id", pod(apps=[APP | {"image": {"id": "sha512-ab"}}])),
@@ -61,6 +63,10 @@ def test_what_is_written_is_read_again() -> None:
     again = parse_pod_manifest(json.dumps(written).encode())
     assert again.apps == manifest.apps
     assert again.volumes == manifest.volumes
+
+
+def test_rkt_wrote_its_own_version_where_the_specifications_belongs() -> None:
+    assert parse_pod_manifest(json.dumps(pod(acVersion="1.30.0+git")).encode()).apps
 
 
 def test_unknown_fields_are_kept() -> None:
