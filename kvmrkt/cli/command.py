@@ -48,7 +48,7 @@ class Command(click.Command):
         for word in words:
             option = options.get(word)
             if isinstance(option, OptionalValue):
-                yield f"{word}={option.bare}"
+                yield f"{max(option.opts, key=len)}={option.bare}"  # only a long one takes a =
                 continue
             yield word
             if word == "--":

@@ -29,6 +29,7 @@ COMMANDS = {
     "gc": ("kvmrkt.cli.gc:command", "Remove what ended pods left"),
     "image": ("kvmrkt.cli.image:image", "Work on the images in the store"),
     "list": ("kvmrkt.cli.list:command", "List pods"),
+    "logs": ("kvmrkt.cli.logs:command", "Print what the apps of a pod wrote"),
     "prepare": ("kvmrkt.cli.prepare:command", "Prepare a pod for run-prepared"),
     "rm": ("kvmrkt.cli.rm:command", "Remove pods that have ended"),
     "run": ("kvmrkt.cli.run:command", "Run images in a pod"),

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
 from guest_double import GREETING, HELLO, GuestDouble, Notes, a_pod, an_app, supervise
 
 from kvmrkt.errors import AppStartError, EngineError, GuestError, KvmrktError, VmmError
+from kvmrkt.stage1.kvm import supervisor
 from kvmrkt.stage1.kvm.monitor import MachineStoppedError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
     from pathlib import Path
 
 
@@ -231,3 +234,115 @@ def test_a_guest_that_forges_log_records_ends_its_pod(tmp_path: Path, record: by
 
     with pytest.raises(GuestError):
         supervise(tmp_path, a_pod(), script)
+
+
+A_LINE = {"time_ns": 1, "uptime_ns": 1, "app": "web", "pid": 5, "stream": "stdout"}
+
+
+def test_what_a_guest_wrote_before_qemu_was_killed_is_kept(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async def script(guest: GuestDouble) -> None:
+        await guest.notify("hello", **HELLO)
+        await guest.answer("pod.start")
+        for number in range(200):
+            await guest.log.send(A_LINE | {"text": f"line {number}"})
+        guest.die(signal.SIGKILL)
+
+    with pytest.raises(VmmError):
+        supervise(tmp_path, a_pod(), script)
+    assert (tmp_path / "web.jsonl").read_bytes().count(b"\n") == 200
+    assert capfd.readouterr().out.endswith("web[5]: line 199\n")
+
+
+class StuckOutput:
+    """Standard output is a pipe that nobody reads, until somebody does."""
+
+    def __init__(self) -> None:
+        self._reader, writer = os.pipe()
+        self._saved = os.dup(1)
+        os.dup2(writer, 1)
+        os.close(writer)
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self.read = b""
+
+    def _read(self) -> None:
+        while data := os.read(self._reader, 1 << 16):
+            self.read += data
+
+    def start_reading(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        """Standard output is what it was; a reader has read all."""
+        if self._saved >= 0:
+            os.dup2(self._saved, 1)
+            os.close(self._saved)
+            self._saved = -1
+            if self._thread.is_alive():
+                self._thread.join(60)
+            os.close(self._reader)
+
+
+@contextlib.contextmanager
+def stuck_output() -> Iterator[StuckOutput]:
+    """For use in a test itself: pytest puts its own standard output back before each."""
+    output = StuckOutput()
+    try:
+        yield output
+    finally:
+        output.close()
+
+
+LONG = "x" * 1000
+
+
+def test_a_reader_that_does_not_read_costs_no_records(tmp_path: Path) -> None:
+    async def script(guest: GuestDouble) -> None:
+        await guest.notify("hello", **HELLO)
+        await guest.answer("pod.start")
+        for _ in range(150):  # more than a pipe holds, less than a pipe and a socket
+            await guest.log.send(A_LINE | {"text": LONG})
+        guest.die(signal.SIGKILL)
+
+    with stuck_output(), pytest.raises(VmmError):
+        supervise(tmp_path, a_pod(), script)
+    assert (tmp_path / "web.jsonl").read_bytes().count(b"\n") == 150
+
+
+def test_a_pod_waits_for_the_reader_of_its_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "_DRAIN_SECONDS", 0.01)
+    ending = exits_with({"name": "web", "code": 0})
+
+    async def script(guest: GuestDouble) -> None:
+        for _ in range(150):
+            await guest.log.send(A_LINE | {"text": LONG})
+        await ending(guest)
+        while guest.process.poll() is None:  # the time for the drain has passed
+            await asyncio.sleep(0.01)
+        output.start_reading()
+
+    with stuck_output() as output:
+        assert supervise(tmp_path, a_pod(), script) == 0
+    assert output.read.count(b"\n") == 150
+
+
+def test_a_signal_ends_the_wait_for_a_reader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "_DRAIN_SECONDS", 0.01)
+    ending = exits_with({"name": "web", "code": 3})
+
+    async def script(guest: GuestDouble) -> None:
+        for _ in range(150):
+            await guest.log.send(A_LINE | {"text": LONG})
+        await ending(guest)
+        while guest.process.poll() is None:
+            await asyncio.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with stuck_output():
+        assert supervise(tmp_path, a_pod(), script) == 3
+    assert (tmp_path / "web.jsonl").read_bytes().count(b"\n") == 150

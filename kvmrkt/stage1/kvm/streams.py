@@ -30,6 +30,7 @@ class Sink:
         self._poll.register(self._fd, select.POLLOUT)
         self._lock = asyncio.Lock()
         self._broken = False
+        self._ready = asyncio.Event()
 
     async def write(self, data: bytes) -> None:
         """Write all of it, in order with other calls."""
@@ -46,6 +47,11 @@ class Sink:
                 except OSError:
                     self._broken = True
 
+    def give_up(self) -> None:
+        """Drop what is not written yet, and all that follows."""
+        self._broken = True
+        self._ready.set()
+
     def close(self) -> None:
         """Close what this object opened."""
         if self._owned:
@@ -54,10 +60,10 @@ class Sink:
 
     async def _writable(self) -> None:
         loop = asyncio.get_running_loop()
-        ready = asyncio.Event()
-        loop.add_writer(self._fd, ready.set)
+        self._ready.clear()
+        loop.add_writer(self._fd, self._ready.set)
         try:
-            await ready.wait()
+            await self._ready.wait()
         finally:
             loop.remove_writer(self._fd)
 

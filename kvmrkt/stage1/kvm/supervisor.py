@@ -117,9 +117,9 @@ class Supervisor:
         self._log = AppLog(self._plan.logs, names, self._output.write)
         self._start(self._console.read(self._wires.ours[CONSOLE]))
         self._start(self._agent.listen())
-        self._start(self._log.read(self._wires.ours[LOG_PORT]))
+        log = self._start(self._log.read(self._wires.ours[LOG_PORT]))
         self._start(self._watch_monitor())
-        streams = self._start_streams()
+        self._output_tasks = (log, *self._start_streams())
         self._listen_to_signals()
         conversation = asyncio.ensure_future(self._converse())
         try:
@@ -127,7 +127,7 @@ class Supervisor:
             if self._failure.done():
                 self._failure.result()
             conversation.result()
-            await self._drain(streams)
+            await self._drain()
             return pod_status(self._heard.exits)
         except MachineStoppedError as error:
             if self._heard.may_run:
@@ -187,19 +187,31 @@ class Supervisor:
         self._sinks.append(sink)
         return sink
 
-    async def _drain(self, streams: list[asyncio.Task[None]]) -> None:
-        """The apps are gone: what they wrote is on its way, and QEMU's end closes behind it."""
+    async def _drain(self) -> None:
+        """The apps are gone: what they wrote is on its way, and QEMU's end closes behind it.
+
+        Whoever reads our output may take his time over it; a signal ends that.
+        """
         log = asyncio.ensure_future(self._log.ended.wait())
         await asyncio.wait(
             (log, self._failure), timeout=_DRAIN_SECONDS, return_when=asyncio.FIRST_COMPLETED
         )
         self._vmm.kill()
-        if streams:
-            await asyncio.wait(streams, timeout=_DRAIN_SECONDS)
+        self._heard.stopping = True  # nobody is left to be asked
+        output = asyncio.ensure_future(asyncio.wait(self._output_tasks))
+        await asyncio.wait((output, self._failure), return_when=asyncio.FIRST_COMPLETED)
         self._trace.end("end")
 
-    async def _close(self) -> None:
+    async def _hear_out(self) -> None:
+        """However the pod ended: what QEMU had handed over by then is read, shown and kept."""
         self._vmm.kill()
+        await asyncio.wait(self._output_tasks, timeout=_LAST_WORDS_SECONDS)
+        for sink in self._sinks:
+            sink.give_up()  # a reader that does not read must not cost the records
+        await asyncio.wait(self._output_tasks, timeout=_LAST_WORDS_SECONDS)
+
+    async def _close(self) -> None:
+        await self._hear_out()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
