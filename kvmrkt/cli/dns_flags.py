@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from kvmrkt.cli.flags import repeated, value
 from kvmrkt.errors import UsageError, describe
-from kvmrkt.pods.dns import NameServers
-from kvmrkt.pods.dns import resolv_conf as resolv_conf_text
 
 if TYPE_CHECKING:
     import click
@@ -30,20 +28,24 @@ Entries = tuple[tuple[str, tuple[str, ...]], ...]
 _MAX_FILE_BYTES = 1 << 16
 _MAX_HOSTNAME = 64
 """Linux's own limit."""
-_WORD = re.compile(r"[!-~]+")
-_HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?")
+_WORD = r"[!-~]+"
+_HOSTNAME = r"[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?"
 
 
 def resolv_conf(flags: dict[str, Any]) -> str | None:
     """What /etc/resolv.conf says; None leaves the image's own. Raises UsageError."""
+    if not any(flags[name] for name in ("dns", "dns_search", "dns_opt", "dns_domain")):
+        return None
+    from kvmrkt.pods import dns
+
     magic, servers = _servers(flags["dns"])
-    names = NameServers(
+    names = dns.NameServers(
         servers,
         search=_words("--dns-search", flags["dns_search"]),
         options=_words("--dns-opt", flags["dns_opt"]),
         domain="".join(_words("--dns-domain", (flags["dns_domain"],) * bool(flags["dns_domain"]))),
     )
-    text = resolv_conf_text(names)
+    text = dns.resolv_conf(names)
     if not magic:
         return text
     if text is not None:
@@ -77,7 +79,7 @@ def hosts(flags: dict[str, Any]) -> tuple[str | None, Entries]:
 
 def _entry(text: str) -> tuple[str, tuple[str, ...]]:
     address, equals, name = text.partition("=")
-    if not equals or not _WORD.fullmatch(name) or "#" in name:
+    if not equals or not re.fullmatch(_WORD, name) or "#" in name:
         raise UsageError(f"Did not understand --hosts-entry {text}", hint="write IP=NAME")
     if not _is_ip(address):
         raise UsageError(f"Invalid IP passed to --hosts-entry: {address}")
@@ -87,7 +89,7 @@ def _entry(text: str) -> tuple[str, tuple[str, ...]]:
 def hostname(flags: dict[str, Any]) -> str | None:
     """The name asked for, if any. Raises UsageError for one that is none."""
     name: str | None = flags["hostname"] or None
-    if name is not None and (len(name) > _MAX_HOSTNAME or not _HOSTNAME.fullmatch(name)):
+    if name is not None and (len(name) > _MAX_HOSTNAME or not re.fullmatch(_HOSTNAME, name)):
         raise UsageError(
             f'invalid --hostname "{name}"',
             hint=f"at most {_MAX_HOSTNAME} letters, digits, dots and dashes",
@@ -99,7 +101,7 @@ def _words(flag: str, words: tuple[str, ...]) -> tuple[str, ...]:
     """Words for a line of resolv.conf; one flag may hold several."""
     parts = tuple(part for word in words for part in word.split(" "))
     for part in parts:
-        if not _WORD.fullmatch(part):
+        if not re.fullmatch(_WORD, part):
             raise UsageError(f"invalid word {part!r} passed to {flag}")
     return parts
 
