@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
-from kvmrkt.appc.image_manifest import parse_image_manifest
+from kvmrkt.appc.image_manifest import Annotation, parse_image_manifest
+from kvmrkt.appc.pod_manifest import Mount, PodManifest, RuntimeApp, RuntimeImage, Volume
 from kvmrkt.cli.volume_flags import parse_mount, parse_volume
 from kvmrkt.errors import ManifestError, UsageError
 from kvmrkt.pods.compose import ImageFacts, compose
+from kvmrkt.pods.mounts import initialized_volumes
 from kvmrkt.pods.request import AppRequest, MountRequest, PodRequest
+from kvmrkt.stage1.kvm.translate import translate
 
 POINTS = [{"name": "data", "path": "/data"}]
 
@@ -68,6 +72,64 @@ def test_a_mount_point_without_a_volume_gets_an_empty_one_and_a_warning() -> Non
     done = compose(a_request(), [an_image(mountPoints=POINTS)])
     assert [(v.name, v.kind) for v in done.manifest.volumes] == [("web-data", "empty")]
     assert 'no volume specified for mount point "data"' in done.warnings[0]
+
+
+def test_an_implicit_volume_takes_nobodys_name() -> None:
+    request = PodRequest(
+        apps=(AppRequest(image="web"),), volumes=(parse_volume("web-data,kind=host,source=/srv"),)
+    )
+    done = compose(request, [an_image(mountPoints=POINTS)])
+    assert [volume.name for volume in done.manifest.volumes] == ["web-data", "web-data-empty"]
+    assert done.manifest.apps[0].mounts == [Mount("web-data-empty", "/data")]
+
+
+def test_paths_are_compared_clean() -> None:
+    request = PodRequest(
+        apps=(AppRequest(image="web", mounts=(MountRequest("v", "/data"),)),),
+        volumes=(parse_volume("v,kind=empty"),),
+    )
+    points = [{"name": "data", "path": "//data/./"}]
+    assert only_app(request, an_image(mountPoints=points)).mounts == [Mount("v", "/data")]
+
+
+@pytest.mark.parametrize("point", ["data", "other"])
+def test_a_mount_point_makes_a_mount_read_only_by_its_path_or_its_volumes_name(point: str) -> None:
+    request = PodRequest(
+        apps=(AppRequest(image="web", mounts=(MountRequest("data", "/data"),)),),
+        volumes=(parse_volume("data,kind=empty"),),
+    )
+    path = {"data": "/elsewhere", "other": "/data/"}[point]
+    points = [{"name": point, "path": path, "readOnly": True}]
+    manifest = compose(request, [an_image(mountPoints=points)]).manifest
+    (app,) = translate(manifest, "uuid").spec.apps
+    assert [mount.read_only for mount in app.mounts if mount.path == "/data"] == [True]
+
+
+def test_volumes_of_one_app_become_volumes_of_the_pod() -> None:
+    def app(name: str, source: str) -> RuntimeApp:
+        own = Volume(name="v", kind="host", source=source)
+        image = RuntimeImage(id="sha512-" + "a" * 128)
+        return RuntimeApp(name, image, mounts=[Mount("v", "/v", app_volume=own)])
+
+    given = PodManifest(apps=[app("a", "/1"), app("b", "/2"), app("c", "/1")])
+    manifest = compose(PodRequest(manifest=given), [an_image()] * 3).manifest
+    assert [(volume.name, volume.source) for volume in manifest.volumes] == [
+        ("v", "/1"), ("b-v", "/2"),
+    ]  # fmt: skip
+    assert [item.mounts for item in manifest.apps] == [
+        [Mount("v", "/v")], [Mount("b-v", "/v")], [Mount("v", "/v")],
+    ]  # fmt: skip
+
+
+def test_what_begins_with_an_images_content_is_remembered_in_the_manifest() -> None:
+    image = an_image(mountPoints=POINTS)
+    annotation = Annotation("appc.io/docker/imageid", "x")
+    docker = ImageFacts(image.id, msgspec.structs.replace(image.manifest, annotations=[annotation]))
+    manifest = compose(a_request(), [docker]).manifest
+    assert initialized_volumes(manifest) == {"web-data"}
+    again = compose(PodRequest(manifest=manifest), [docker])
+    assert (initialized_volumes(again.manifest), again.warnings) == ({"web-data"}, ())
+    assert initialized_volumes(compose(a_request(), [image]).manifest) == frozenset()
 
 
 def test_an_apps_own_mount_wins_and_outer_mounts_come_first() -> None:
