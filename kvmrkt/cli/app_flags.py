@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kvmrkt.cli.command import GO_BOOL
-from kvmrkt.cli.flags import BooleanWord, faulty, integer, path, repeated, say_deprecated, value
+from kvmrkt.cli.flags import (
+    BooleanWord,
+    OneOf,
+    faulty,
+    integer,
+    path,
+    repeated,
+    say_deprecated,
+    value,
+)
 from kvmrkt.errors import UsageError
 from kvmrkt.pods.request import AppRequest
 
@@ -18,7 +27,7 @@ if TYPE_CHECKING:
 MOUNT = repeated("--mount", "Mount a volume at a path.", "volume=NAME,target=PATH")
 """A flag of the pod, for all its apps, before the first image; of one app after it."""
 
-_OUTPUTS = click.Choice(["log", "null", "stream", "tty"])
+_OUTPUTS = OneOf("log", "null", "stream", "tty")
 
 APP_FLAGS: list[click.Option] = [
     value("--exec", "The program to run, in place of the image's."),
@@ -48,7 +57,7 @@ APP_FLAGS: list[click.Option] = [
     repeated("--annotation", "Annotate the app; the name is an AC Identifier.", "NAME=VALUE"),
     repeated("--user-annotation", "Annotate the app with any name.", "NAME=VALUE"),
     repeated("--user-label", "Label the app.", "NAME=VALUE"),
-    value("--stdin", "Where input comes from.", type=click.Choice(["null", "stream", "tty"])),
+    value("--stdin", "Where input comes from.", type=OneOf("null", "stream", "tty")),
     value("--stdout", "Where output goes.", type=_OUTPUTS),
     value("--stderr", "Where errors go.", type=_OUTPUTS),
     path("--signature", "The image's detached signature."),
@@ -73,7 +82,7 @@ def app_request(words: AppWords) -> AppRequest:
     flags = _COMMAND.make_context("app", words.flags).params
     request = AppRequest(
         image=words.image,
-        name=flags["name"],
+        name=flags["name"] or None,
         exec=flags["exec"] or None,
         arguments=tuple(words.arguments or ()),
         environment=parse_pairs(flags["environment"], "--environment"),

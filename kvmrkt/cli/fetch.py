@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from kvmrkt.cli.command import global_options, note
-from kvmrkt.cli.flags import boolean, flag_table, path, value
+from kvmrkt.cli.flags import boolean, flag_table, path
 from kvmrkt.cli.grammar import AppWords, sort_words
+from kvmrkt.cli.pull_flags import pull_flags, pull_policy
 from kvmrkt.errors import UsageError
-
-if TYPE_CHECKING:
-    from kvmrkt.images.policy import PullPolicy
 
 _FETCH_FLAGS = [
     boolean("--full", "Print image IDs with 64 digits instead of 32."),
-    value(
-        "--pull-policy", "When to look outside the store.", default="update", show_default=True,
-        type=click.Choice(["never", "new", "update"]),
-    ),
-    boolean("--store-only", "As --pull-policy=never.", hidden=True),
-    boolean("--no-store", "As --pull-policy=update.", hidden=True),
-]  # fmt: skip
+    *pull_flags("update"),
+]
 _IMAGE_FLAGS = [path("--signature", "The detached signature of the image before the flag.")]
 _IMAGE_COMMAND = click.Command("image", params=list(_IMAGE_FLAGS), add_help_option=False)
 
@@ -70,7 +63,7 @@ def fetch(ctx: click.Context, /, **flags: Any) -> None:
     options = global_options(ctx)
     policy = fetch_policy(
         options,
-        _pull_policy(flags),
+        pull_policy(flags),
         report=_report,
         confirm=terminal_review(err=True),
         progress=terminal_progress(),
@@ -83,15 +76,6 @@ def fetch(ctx: click.Context, /, **flags: Any) -> None:
             image = find_image(store, text, policy, signature=given)
             tree_for(store, image.id)  # now, so that the first pod need not wait for it
             click.echo(shorten_image_id(image.id, KEY_DIGITS if flags["full"] else FETCH_DIGITS))
-
-
-def _pull_policy(flags: dict[str, Any]) -> PullPolicy:
-    if flags["store_only"] and flags["no_store"]:
-        raise UsageError("both --store-only and --no-store specified")
-    if flags["store_only"] or flags["no_store"]:
-        return "never" if flags["store_only"] else "update"
-    policy: PullPolicy = flags["pull_policy"]
-    return policy
 
 
 def _report(line: str) -> None:

@@ -34,6 +34,27 @@ class _Integer(click.ParamType[int]):
 _INTEGER = _Integer()
 
 
+class OneOf(click.ParamType[str]):
+    """One of a few words."""
+
+    name = "word"
+
+    def __init__(self, *words: str) -> None:
+        """The words."""
+        self.words = words
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The word itself; raises UsageError."""
+        if value not in self.words:
+            flag = param.opts[0] if param else "a flag"
+            raise faulty(flag, value, f"should be one of {', '.join(self.words)}")
+        return str(value)
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        """For help."""
+        return "|".join(self.words)
+
+
 def boolean(name: str, text: str, **attributes: Any) -> click.Option:
     """A flag that is false unless it is given."""
     return OptionalValue([name], type=GO_BOOL, default=False, metavar="", help=text, **attributes)

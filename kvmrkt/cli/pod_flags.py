@@ -8,8 +8,9 @@ import click
 
 from kvmrkt.cli.app_flags import APP_FLAGS, MOUNT, app_request
 from kvmrkt.cli.command import FILE_PATH, require_root
-from kvmrkt.cli.flags import boolean, flag_table, path, repeated, say_deprecated, value
+from kvmrkt.cli.flags import boolean, flag_table, path, repeated, value
 from kvmrkt.cli.grammar import Words, sort_words
+from kvmrkt.cli.pull_flags import pull_flags, pull_policy
 from kvmrkt.errors import ManifestError, UsageError, describe
 from kvmrkt.pods.request import PodRequest
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kvmrkt.appc.pod_manifest import PodManifest
-    from kvmrkt.images.policy import PullPolicy
     from kvmrkt.preparing import PrepareOptions
     from kvmrkt.stage1.image import Stage1Choice
 
@@ -38,12 +38,7 @@ POD_FLAGS: list[click.Option] = [
     path("--pod-manifest", "Take this pod manifest; its images must be in the store."),
     boolean("--no-overlay", "Has no effect: apps never use the host's overlay filesystem."),
     boolean("--private-users", "Not available: a pod's users are its own anyway.", hidden=True),
-    value(
-        "--pull-policy", "When to look outside the store.", default="new", show_default=True,
-        type=click.Choice(["never", "new", "update"]),
-    ),
-    boolean("--store-only", "As --pull-policy=never.", hidden=True),
-    boolean("--no-store", "As --pull-policy=update.", hidden=True),
+    *pull_flags("new"),
     *(value(f"--stage1-{kind}", f"Choose the stage1 image by {kind}.") for kind in STAGE1_KINDS),
 ]  # fmt: skip
 
@@ -119,8 +114,12 @@ def _check_private_users(flags: dict[str, Any]) -> None:
 
 
 def _check_conflicts(words: Words, flags: dict[str, Any]) -> None:
-    lists = ("volume", "mount", "port", "set_env", "set_env_file", "inherit_env")
-    if words.apps or any(flags[name] for name in lists) or pull_policy(flags) != "new":
+    conflicting = (
+        "volume", "mount", "port", "set_env", "set_env_file", "inherit_env", "store_only",
+        "no_store",
+    )  # fmt: skip
+    given = any(flags[name] for name in conflicting)
+    if words.apps or given or flags["pull_policy"] != "new":
         raise UsageError("conflicting flags set with --pod-manifest (see --help)")
 
 
@@ -143,24 +142,10 @@ def _read_manifest(file: Path) -> PodManifest:
     return manifest
 
 
-def pull_policy(flags: dict[str, Any]) -> PullPolicy:
-    """What `--pull-policy` and its deprecated aliases mean together; raises UsageError."""
-    if flags["store_only"] and flags["no_store"]:
-        raise UsageError("both --store-only and --no-store specified")
-    if flags["store_only"] or flags["no_store"]:
-        return "never" if flags["store_only"] else "update"
-    policy: PullPolicy = flags["pull_policy"]
-    return policy
-
-
 def prepare_options(flags: dict[str, Any]) -> PrepareOptions:
     """Where the images are to come from; raises UsageError for flags that contradict."""
     from kvmrkt.preparing import PrepareOptions
 
-    for name, policy in (("store_only", "never"), ("no_store", "update")):
-        if flags[name]:
-            flag = "--" + name.replace("_", "-")
-            say_deprecated(flag, f"please use --pull-policy={policy}")
     return PrepareOptions(stage1=_stage1_choice(flags), pull_policy=pull_policy(flags))
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from kvmrkt.cli.command import GO_DURATION, OptionalValue
 from kvmrkt.cli.dns_flags import DNS_FLAGS
-from kvmrkt.cli.flags import boolean, faulty, path, value
+from kvmrkt.cli.flags import OneOf, boolean, faulty, path, value
 from kvmrkt.errors import UsageError
 
 if TYPE_CHECKING:
+    import click
+
     from kvmrkt.appc.pod_manifest import ExposedPort
     from kvmrkt.stage1.engine import RunOptions
 
@@ -27,7 +27,7 @@ RUN_FLAGS: list[click.Option] = [
     boolean("--mds-register", "Register the pod with the metadata service."),
     value(
         "--accel", "How the machine is run.", default="auto", show_default=True,
-        type=click.Choice(["auto", "kvm", "tcg"]),
+        type=OneOf("auto", "kvm", "tcg"),
     ),
     value("--boot-timeout", "How long the guest may take to answer.", type=GO_DURATION),
     path("--trace", "Write where the time of the start went, as JSON."),

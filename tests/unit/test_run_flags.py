@@ -171,7 +171,7 @@ def test_an_image_without_an_app_section_needs_a_program(host: SimulatedHost) ->
         (["--environment==x"], 'invalid format of --environment flag "=x"'),
         (["--annotation=A=b"], '"A" is not an AC Identifier'),
         (["--user-label=x"], 'invalid format of --user-label flag "x"'),
-        (["--stdin=log"], "Invalid value for '--stdin'"),
+        (["--stdin=log"], "should be one of null, stream, tty"),
         (["--mount=volume=zz,target=/x"], 'dangling mount point "/x": volume "zz" not found'),
         (["--working-dir=x"], "workingDirectory"),
         (["--seccomp=read"], "invalid seccomp mode command-line override"),
@@ -375,7 +375,7 @@ def test_docker_images_say_which_of_their_implicit_volumes_begin_with_their_cont
         (["--store-only", "--no-store"], "both --store-only and --no-store specified"),
         (["--stage1-path=a", "--stage1-hash=b"], "mutually exclusive"),
         (["--bogus"], "unknown flag: --bogus"),
-        (["--pull-policy=often"], "Invalid value for '--pull-policy'"),
+        (["--pull-policy=often"], "should be one of never, new, update"),
     ],
 )  # fmt: skip
 def test_a_pods_faulty_flags_are_refused(host: SimulatedHost, words: list[str], error: str) -> None:
