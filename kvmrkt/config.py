@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,7 +51,7 @@ class GlobalOptions(NamedTuple):
     """rkt's global flags."""
 
     debug: bool = False
-    dir: Path = DEFAULT_DATA
+    dir: Path | None = None
     system_config: Path = DEFAULT_SYSTEM_CONFIG
     local_config: Path = DEFAULT_LOCAL_CONFIG
     user_config: Path | None = None
@@ -59,5 +60,19 @@ class GlobalOptions(NamedTuple):
 
     @property
     def data(self) -> DataDir:
-        """The data directory these options name."""
-        return DataDir(self.dir)
+        """The data directory: the one of `--dir`, or the configured one, or the usual one.
+
+        Raises ConfigError for a faulty file of the configuration.
+        """
+        if self.dir is not None:
+            return DataDir(self.dir)
+        return DataDir(_configured_data(self.system_config, self.local_config, self.user_config))
+
+
+@functools.cache  # for one process it is one place
+def _configured_data(system: Path, local: Path, user: Path | None) -> Path:
+    if not any(root is not None and (root / "paths.d").exists() for root in (system, local, user)):
+        return DEFAULT_DATA
+    from kvmrkt.configuration import load_configuration
+
+    return load_configuration(system, local, user, folders=("paths.d",)).data or DEFAULT_DATA

@@ -1,4 +1,4 @@
-"""The configuration: `{system,local,user}/{auth,paths,stage1,images}.d/*.json` (reference, C.8).
+"""The configuration: `{system,local,user}/KIND.d/*.json` (reference, C.8, and kinds of our own).
 
 Each file has a kind and a version, rkt's `rktKind` and `rktVersion`. A later folder overrides an
 earlier one per host, registry, path and so on; the same thing twice in one folder is an error.
@@ -20,7 +20,7 @@ from kvmrkt.images.web.credentials import Credentials
 if TYPE_CHECKING:
     from kvmrkt.configuration_kinds import Layer
 
-FOLDERS = ("auth.d", "paths.d", "stage1.d", "images.d")
+FOLDERS = ("auth.d", "paths.d", "stage1.d", "images.d", "kvm.d")
 _VERSION = "v1"
 _MAX_BYTES = 1 << 20
 
@@ -42,6 +42,19 @@ class Stage1Default(msgspec.Struct, frozen=True):
     location: str | None = None
 
 
+class KvmSettings(msgspec.Struct, frozen=True, rename="camel"):
+    """How virtual machines are made where a pod does not say; None is the engine's default."""
+
+    accelerator: str | None = None
+    boot_timeout_seconds: int | None = None
+    system_memory_bytes: int | None = None
+    """The guest system's own share, beside the apps' limits."""
+    app_memory_bytes: int | None = None
+    """For each app that sets no limit."""
+    max_default_cpus: int | None = None
+    """For a pod whose apps set no limit."""
+
+
 class Configuration(msgspec.Struct, frozen=True):
     """What the files say."""
 
@@ -50,6 +63,7 @@ class Configuration(msgspec.Struct, frozen=True):
     stage1_images: Path | None = None
     stage1: Stage1Default | None = None
     limits: ImageLimits = ImageLimits()
+    kvm: KvmSettings = KvmSettings()
 
 
 def load_configuration(
@@ -72,6 +86,7 @@ def load_configuration(
         stage1_images=merged.get(("paths", "stage1-images")),
         stage1=Stage1Default(name, version, location) if name or location else None,
         limits=msgspec.convert(_of_kind(merged, "images"), ImageLimits),
+        kvm=msgspec.convert(_of_kind(merged, "kvm"), KvmSettings),
     )
 
 

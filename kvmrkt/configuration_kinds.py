@@ -63,6 +63,14 @@ class _Images(_File, frozen=True, forbid_unknown_fields=True, rename="camel"):
     max_download_bytes: _Count | None = None
 
 
+class _Kvm(_File, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    accelerator: Literal["auto", "kvm", "tcg"] | None = None
+    boot_timeout_seconds: Annotated[int, msgspec.Meta(ge=1, le=86400)] | None = None
+    system_memory_bytes: Annotated[int, msgspec.Meta(ge=32 << 20, le=1 << 40)] | None = None
+    app_memory_bytes: Annotated[int, msgspec.Meta(ge=4096, le=1 << 50)] | None = None
+    max_default_cpus: Annotated[int, msgspec.Meta(ge=1, le=1024)] | None = None
+
+
 class _Basic(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     user: _Text
     password: _Text
@@ -178,11 +186,19 @@ def _stage1(content: dict[str, Any], layer: Layer) -> None:
 
 
 def _images(content: dict[str, Any], layer: Layer) -> None:
-    file = _convert(content, _Images)
-    for field in msgspec.structs.fields(_Images):
+    _put_each(_convert(content, _Images), "images", layer)
+
+
+def _kvm(content: dict[str, Any], layer: Layer) -> None:
+    _put_each(_convert(content, _Kvm), "kvm", layer)
+
+
+def _put_each(file: _File, kind: str, layer: Layer) -> None:
+    """Every key of a file stands for itself."""
+    for field in msgspec.structs.fields(file):
         value = getattr(file, field.name)
-        if value is not None and field.name.startswith("max_"):
-            layer.put("images", field.encode_name, value)
+        if value is not None and field.name not in _File.__struct_fields__:
+            layer.put(kind, field.encode_name, value)
 
 
 def _host(text: str, field: str) -> str:
@@ -202,4 +218,5 @@ PARSERS = {
     "paths.d": {"paths": _paths},
     "stage1.d": {"stage1": _stage1},
     "images.d": {"images": _images},
+    "kvm.d": {"kvm": _kvm},
 }

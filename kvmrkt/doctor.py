@@ -219,12 +219,13 @@ def worst(checks: Sequence[Check]) -> Level:
 
 def gather(options: GlobalOptions) -> Facts:
     """Look at this host."""
+    from kvmrkt.fetching import stage1_sources
     from kvmrkt.paths import RUNTIME
     from kvmrkt.stage1.image import default_paths
     from kvmrkt.stage1.kvm.accel import verdict_for
     from kvmrkt.stage1.kvm.share import find_virtiofsd
 
-    searched = default_paths(options.system_config)
+    searched = default_paths(stage1_sources(options).folder)
     return Facts(
         effective_user=os.geteuid(),
         kernel=os.uname().release,
@@ -235,7 +236,7 @@ def gather(options: GlobalOptions) -> Facts:
         virtiofsd=find_virtiofsd(),
         mksquashfs=_tool("mksquashfs", "-version", "squashfs-tools"),
         runtime=look_at_space(RUNTIME),
-        data=look_at_space(options.dir),
+        data=look_at_space(options.data.root),
         stage1=next((path for path in searched if path.is_file()), None),
         stage1_searched=searched,
         cgroup_v2=Path("/sys/fs/cgroup/cgroup.controllers").exists(),

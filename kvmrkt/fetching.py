@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from kvmrkt.configuration import Configuration
     from kvmrkt.images.signatures.trust import Review
     from kvmrkt.images.web.credentials import Credentials
+    from kvmrkt.stage1.image import Stage1Sources
 
 
 def open_store(host: GlobalOptions) -> Store:
@@ -35,6 +36,15 @@ def open_store(host: GlobalOptions) -> Store:
         expanded_bytes=configured.max_expanded_bytes or usual.expanded_bytes,
     )
     return Store(host.data, limits=limits)
+
+
+def stage1_sources(host: GlobalOptions) -> Stage1Sources:
+    """Where the host's stage1 images are. ConfigError for a faulty file."""
+    from kvmrkt.stage1.image import IMAGES_FOLDER, Stage1Sources
+
+    configured = _configuration(host, "paths.d", "stage1.d")
+    folder = configured.stage1_images or host.system_config / IMAGES_FOLDER
+    return Stage1Sources(folder, configured.stage1)
 
 
 def credentials_of(host: GlobalOptions) -> Credentials:

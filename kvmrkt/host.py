@@ -160,6 +160,7 @@ def _plan(pod: PodDirectory, parts: PodParts, options: RunOptions, host: GlobalO
             stage1=parts.stage1,
             options=options,
             insecure=host.insecure,
+            host=host,
         )
     )
 

@@ -11,7 +11,7 @@ from kvmrkt.appc.image_manifest import encode as encode_image_manifest
 from kvmrkt.appc.pod_manifest import PodManifest, parse_pod_manifest
 from kvmrkt.appc.pod_manifest import encode as encode_pod_manifest
 from kvmrkt.errors import PodError
-from kvmrkt.fetching import fetch_policy, open_store
+from kvmrkt.fetching import fetch_policy, open_store, stage1_sources
 from kvmrkt.images.find import find_image
 from kvmrkt.images.policy import PullPolicy  # noqa: TC001 - msgspec reads the types
 from kvmrkt.images.tree import tree_for
@@ -60,7 +60,7 @@ def gather(
     """
     with open_store(host) as store:
         policy = fetch_policy(host, options.pull_policy, report=warn)
-        stage1 = find_stage1(store, options.stage1, policy, host.system_config)
+        stage1 = find_stage1(store, options.stage1, policy, stage1_sources(host))
         images = _images(store, request, policy)
         manifests = {image.id: image.manifest() for image in images}
         for manifest in manifests.values():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from kvmrkt.config import InsecureOptions
+from kvmrkt.config import GlobalOptions, InsecureOptions
 from kvmrkt.errors import ManifestError
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ ENGINE_ANNOTATION = "kvmrkt.io/stage1/engine"
 class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How a pod is run, beside what is in it."""
 
-    accelerator: str = "auto"
+    accelerator: str | None = None
+    """`auto`, `kvm` or `tcg`; None for what is configured, else `auto`."""
     boot_timeout_seconds: float | None = None
     """How long the guest may take to answer; None for the engine's own patience."""
     hostname: str | None = None
@@ -57,6 +58,8 @@ class EnginePod(msgspec.Struct, frozen=True, kw_only=True):
     stage1: Stage1Image
     options: RunOptions
     insecure: InsecureOptions = InsecureOptions()
+    host: GlobalOptions = GlobalOptions()
+    """Where an engine finds its configuration."""
 
 
 class PodRun(Protocol):

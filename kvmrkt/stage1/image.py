@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from kvmrkt.appc.image_manifest import parse_image_manifest
+from kvmrkt.configuration import Stage1Default  # noqa: TC001 - msgspec reads the types
 from kvmrkt.errors import ImageError, ImageNotFoundError, ManifestError
 from kvmrkt.images.find import find_image, find_in_store, import_trusted
 from kvmrkt.stage1.engine import ENGINE_ANNOTATION, find_engine
@@ -38,6 +39,14 @@ class Stage1Choice(msgspec.Struct, frozen=True):
     value: str = ""
 
 
+class Stage1Sources(msgspec.Struct, frozen=True):
+    """Where this host has its stage1 images: the folder of those installed, and the usual one."""
+
+    folder: Path
+    default: Stage1Default | None = None
+    """None for the image that is installed with kvmrkt."""
+
+
 class Stage1Image(msgspec.Struct, frozen=True):
     """A stage1 image that its engine can use, with what the engine needs of it in `folder`."""
 
@@ -52,7 +61,7 @@ class Stage1Image(msgspec.Struct, frozen=True):
 
 
 def find_stage1(
-    store: Store, choice: Stage1Choice, policy: FetchPolicy, system_config: Path
+    store: Store, choice: Stage1Choice, policy: FetchPolicy, sources: Stage1Sources
 ) -> Stage1Image:
     """The chosen stage1 image, in the store, with what its engine needs extracted.
 
@@ -60,7 +69,7 @@ def find_stage1(
     signature. Raises ImageNotFoundError, SignatureError and the like as `find_image`, ManifestError
     if the image is no stage1 image, or for an engine that is not known.
     """
-    return _extracted(store, _find(store, choice, policy, system_config))
+    return _extracted(store, _find(store, choice, policy, sources))
 
 
 def stage1_of_pod(store: Store, image_id: str, manifest: bytes) -> Stage1Image:
@@ -91,37 +100,62 @@ def _folder(store: Store, image_id: str) -> Path:
     return store.data.cas / "stage1" / image_id
 
 
-def default_paths(system_config: Path) -> tuple[Path, ...]:
+def default_paths(folder: Path) -> tuple[Path, ...]:
     """Where the default image is looked for: the installed one, then the checkout's own."""
     checkout = Path(__file__).resolve().parents[2]
-    return system_config / IMAGES_FOLDER / IMAGE_FILE, checkout / "build" / IMAGE_FILE
+    return folder / IMAGE_FILE, checkout / "build" / IMAGE_FILE
 
 
-def _find(store: Store, choice: Stage1Choice, policy: FetchPolicy, system_config: Path) -> Image:
+def _find(store: Store, choice: Stage1Choice, policy: FetchPolicy, sources: Stage1Sources) -> Image:
     if choice.kind == "default":
-        paths = default_paths(system_config)
-        for path in paths:
-            if path.exists():
-                return import_trusted(store, path)
-        looked_at = " nor ".join(map(os.fspath, paths))
-        raise ImageNotFoundError(
-            f"there is no default stage1 image: neither {looked_at} exists",
-            hint="build it with make, or use --stage1-{path,url,name,hash,from-dir}",
-        )
+        return _find_default(store, policy, sources)
     if choice.kind == "from-dir":
         if "/" in choice.value:
             raise ImageError(f'--stage1-from-dir takes the name of a file, not "{choice.value}"')
-        return import_trusted(store, system_config / IMAGES_FOLDER / choice.value)
+        return import_trusted(store, sources.folder / choice.value)
     if choice.kind in ("name", "hash"):
         image = find_in_store(store, choice.value)
         store.touch(image.id)
         return image
     text = choice.value
     if choice.kind == "path":
-        if Path(text).absolute() in default_paths(system_config):
-            return import_trusted(store, Path(text))
-        text = os.fspath(Path(text).absolute())
+        path = Path(text).absolute()
+        if path.parent == sources.folder or path in default_paths(sources.folder):
+            return import_trusted(store, path)
+        text = os.fspath(path)
     return find_image(store, text, policy, dependencies=False)
+
+
+def _find_default(store: Store, policy: FetchPolicy, sources: Stage1Sources) -> Image:
+    """The configured image, by name and version if the store has it, else from its location."""
+    configured = sources.default
+    if configured is None:
+        return _installed(store, sources.folder)
+    try:
+        if configured.name:
+            name = f"{configured.name}:{configured.version}"
+            return _find(store, Stage1Choice("name", name), policy, sources)
+    except ImageNotFoundError as error:
+        if not configured.location:
+            raise ImageNotFoundError(
+                f'the configured stage1 image "{name}" is not in the store',
+                hint="fetch it, or give its location in stage1.d as well",
+            ) from error
+    location = configured.location or ""
+    kind: StageKind = "path" if location.startswith("/") else "url"
+    return _find(store, Stage1Choice(kind, location), policy, sources)
+
+
+def _installed(store: Store, folder: Path) -> Image:
+    paths = default_paths(folder)
+    for path in paths:
+        if path.exists():
+            return import_trusted(store, path)
+    looked_at = " nor ".join(map(os.fspath, paths))
+    raise ImageNotFoundError(
+        f"there is no default stage1 image: neither {looked_at} exists",
+        hint="build it with make, or use --stage1-{path,url,name,hash,from-dir}",
+    )
 
 
 def _check(manifest: ImageManifest) -> None:

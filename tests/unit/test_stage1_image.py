@@ -16,7 +16,7 @@ from kvmrkt.images.policy import FetchPolicy
 from kvmrkt.images.store import Store
 from kvmrkt.paths import DataDir
 from kvmrkt.stage1 import image as stage1
-from kvmrkt.stage1.image import Stage1Choice, Stage1Image, find_stage1, stage1_of_pod
+from kvmrkt.stage1.image import Stage1Choice, Stage1Image, Stage1Sources, find_stage1, stage1_of_pod
 from kvmrkt.stage1.kvm.boot import boot_of
 
 ANNOTATIONS = {
@@ -57,7 +57,12 @@ def document(**changes: str | None) -> dict[str, Any]:
 
 def find(store: Store, kind: Any, value: str, *, secure: bool = False) -> Stage1Image:
     policy = FetchPolicy(insecure=InsecureOptions(image=not secure))
-    return find_stage1(store, Stage1Choice(kind, value), policy, store.data.root.parent / "config")
+    return find_stage1(
+        store,
+        Stage1Choice(kind, value),
+        policy,
+        Stage1Sources(store.data.root.parent / "config" / "stage1-images"),
+    )
 
 
 def test_boot_files(store: Store, tmp_path: Path) -> None:

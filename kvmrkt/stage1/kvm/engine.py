@@ -26,7 +26,7 @@ from kvmrkt.stage1.kvm.machine import (
 )
 from kvmrkt.stage1.kvm.podspec import PodSpec, Share, Terminal
 from kvmrkt.stage1.kvm.scratch import make_scratch
-from kvmrkt.stage1.kvm.sizing import size_machine
+from kvmrkt.stage1.kvm.sizing import Sizing, size_machine
 from kvmrkt.stage1.kvm.translate import SCRATCH, Streams, translate
 from kvmrkt.stage1.kvm.tsc import tsc_khz
 from kvmrkt.stage1.kvm.vmm import (
@@ -42,6 +42,8 @@ from kvmrkt.stage1.kvm.vmm import (
 
 if TYPE_CHECKING:
     from kvmrkt.appc.image_manifest import ImageManifest
+    from kvmrkt.config import GlobalOptions
+    from kvmrkt.configuration import KvmSettings
     from kvmrkt.pods.directory import PodDirectory
     from kvmrkt.stage1.engine import EnginePod, RunOptions
     from kvmrkt.stage1.kvm.agent import AppExited, AppStarted
@@ -62,6 +64,7 @@ class KvmPod(msgspec.Struct, frozen=True, kw_only=True):
     boot: Boot
     accelerator: str = "auto"
     hello_seconds: float | None = None
+    sizing: Sizing = Sizing()
     tty_fd: int | None = None
 
     def run(self, trace: Trace, warn: Callable[[str], None]) -> int:
@@ -96,7 +99,7 @@ class KvmEngine:
 
     def plan(self, pod: EnginePod) -> KvmPod:
         """Translate the manifest to the agent's terms."""
-        options = pod.options
+        options, settings = pod.options, _settings(pod.host)
         translation = translate(
             pod.manifest,
             pod.directory.uuid,
@@ -115,13 +118,21 @@ class KvmEngine:
             images={serial: pod.trees[image] for serial, image in translation.image_ids.items()},
             folders=translation.folders,
             boot=boot_of(pod.stage1),
-            accelerator=options.accelerator,
-            hello_seconds=options.boot_timeout_seconds,
+            accelerator=options.accelerator or settings.accelerator or "auto",
+            hello_seconds=options.boot_timeout_seconds or settings.boot_timeout_seconds,
+            sizing=Sizing.of(settings),
             tty_fd=options.tty_fd,
         )
 
 
 ENGINE = KvmEngine()
+
+
+def _settings(host: GlobalOptions) -> KvmSettings:
+    from kvmrkt.configuration import load_configuration
+
+    layers = host.system_config, host.local_config, host.user_config
+    return load_configuration(*layers, folders=("kvm.d",)).kvm
 
 
 def _hosts(options: RunOptions, hostname: str) -> str | None:
@@ -234,6 +245,7 @@ def _machine(
         [app.limits.cpu_millis for app in pod.spec.apps],
         host_cpus=os.cpu_count() or 1,
         emulated=accelerator == "tcg",
+        sizing=pod.sizing,
     )
     images = [DiskImage(serial, path, read_only=True) for serial, path in pod.images.items()]
     return Machine(

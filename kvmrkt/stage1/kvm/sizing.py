@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
+
+if TYPE_CHECKING:
+    from kvmrkt.configuration import KvmSettings
 
 MIB = 1 << 20
 SYSTEM_BYTES = 64 * MIB
@@ -13,6 +17,23 @@ DEFAULT_APPS_BYTES = 192 * MIB
 """For a pod whose apps set no limit; untouched pages stay with the host."""
 MAX_DEFAULT_CPUS = 4
 """A cap for pods that set no CPU limit: each vCPU costs boot time under emulation."""
+
+
+class Sizing(msgspec.Struct, frozen=True):
+    """How big machines are where the pod does not say."""
+
+    system_bytes: int = SYSTEM_BYTES
+    app_bytes: int = DEFAULT_APPS_BYTES
+    max_cpus: int = MAX_DEFAULT_CPUS
+
+    @classmethod
+    def of(cls, settings: KvmSettings) -> Sizing:
+        """As the host's configuration has it."""
+        return cls(
+            settings.system_memory_bytes or SYSTEM_BYTES,
+            settings.app_memory_bytes or DEFAULT_APPS_BYTES,
+            settings.max_default_cpus or MAX_DEFAULT_CPUS,
+        )
 
 
 class Size(msgspec.Struct, frozen=True):
@@ -28,18 +49,19 @@ def size_machine(
     *,
     host_cpus: int,
     emulated: bool,
+    sizing: Sizing = Sizing(),  # noqa: B008 - frozen
 ) -> Size:
     """Sum the apps' limits, or the default for an app without one, and add the system's share.
 
     Without CPU limits the guest gets the host's processors up to a cap; one under emulation,
     where a second vCPU adds 140 ms to the boot.
     """
-    memory = SYSTEM_BYTES + sum(
-        DEFAULT_APPS_BYTES if limit is None else limit for limit in memory_limits_bytes
+    memory = sizing.system_bytes + sum(
+        sizing.app_bytes if limit is None else limit for limit in memory_limits_bytes
     )
     limits = [millis for millis in cpu_limits_millis if millis is not None]
     if limits:
         cpus = min(max(1, -(-sum(limits) // 1000)), host_cpus)
     else:
-        cpus = 1 if emulated else min(host_cpus, MAX_DEFAULT_CPUS)
+        cpus = 1 if emulated else min(host_cpus, sizing.max_cpus)
     return Size(memory_bytes=-(-memory // MIB) * MIB, cpus=cpus)
