@@ -133,22 +133,3 @@ def absolute_time(moment_ns: int) -> str:
     milliseconds = f"{rest_ns // 1_000_000:03d}".rstrip("0")
     fraction = f".{milliseconds}" if milliseconds else ""
     return time.strftime("%Y-%m-%d %H:%M:%S", local) + fraction + time.strftime(" %z %Z", local)
-
-
-def parse_variables(words: tuple[str, ...], flag: str) -> tuple[tuple[str, str], ...]:
-    """rkt's `NAME=VALUE` flags, each name at most once; raises UsageError."""
-    variables: dict[str, str] = {}
-    for word in words:
-        name, equals, text = word.partition("=")
-        if not equals or not name:
-            raise UsageError(
-                f'invalid argument "{word}" for {flag}={word}: '
-                "environment variable must be specified as name=value"
-            )
-        if name in variables:
-            raise UsageError(
-                f'invalid argument "{word}" for {flag}={word}: '
-                f'environment variable "{name}" already set'
-            )
-        variables[name] = text
-    return tuple(variables.items())
