@@ -26,7 +26,7 @@ RUN_FLAGS: list[click.Option] = [
     value("--ipc", "IPC namespace: auto or private, which are the same.", metavar="MODE"),
     boolean("--mds-register", "Register the pod with the metadata service."),
     value(
-        "--accel", "How the machine is run.", default="auto", show_default=True,
+        "--accel", "How the machine is run; auto unless a configuration file says otherwise.",
         type=OneOf("auto", "kvm", "tcg"),
     ),
     value("--boot-timeout", "How long the guest may take to answer.", type=GO_DURATION),
