@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from kvmrkt.activation import check_activation
 from kvmrkt.errors import (
     EXIT_FAILURE,
     AppStartError,
@@ -69,6 +70,7 @@ def run_pod(
         with _discarding(pod), _stoppable():
             run = _plan(pod, parts, options, setting.host)
             check_sources(parts.manifest)
+            check_activation(parts.manifest)
             if uuid_file is not None:
                 save_uuid(uuid_file, pod.uuid)
             fill(pod, parts)
@@ -127,6 +129,7 @@ def run_prepared_pod(
                 raise UsageError("interactive option only supports pods with one app")
             run = _plan(pod, parts, options, setting.host)
             check_sources(parts.manifest)
+            check_activation(parts.manifest)
             _enter(pod, options, setting.host)
     except BaseException:
         pod.unlock()

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from kvmrkt.errors import AppStartError, EngineError, GuestError, KvmrktError, VmmError
+from kvmrkt.notify import notify
 from kvmrkt.stage1.kvm.agent import (
     Agent,
     AgentFailed,
@@ -198,6 +199,7 @@ class Supervisor:
         )
         self._vmm.kill()
         self._heard.stopping = True  # nobody is left to be asked
+        notify("STOPPING=1", "STATUS=The apps have ended")
         output = asyncio.ensure_future(asyncio.wait(self._output_tasks))
         await asyncio.wait((output, self._failure), return_when=asyncio.FIRST_COMPLETED)
         self._trace.end("end")
@@ -225,6 +227,7 @@ class Supervisor:
     # -- the conversation ----------------------------------------------------------------------
 
     async def _converse(self) -> None:
+        notify("STATUS=The guest boots")
         await self._hear_hello()
         self._trace.end("kernel")
         spec = msgspec.structs.replace(
@@ -238,6 +241,7 @@ class Supervisor:
         except GuestError as error:
             raise await self._why_down() from error
         self._heard.started = True
+        notify("READY=1", "STATUS=The apps run")
         self._trace.end("agent")
         while (event := await self._agent.events.get()) is not None:
             if isinstance(event, AppStarted):
@@ -301,6 +305,7 @@ class Supervisor:
             self._fail(_Interrupted())
             return
         self._heard.stopping = True
+        notify("STOPPING=1", "STATUS=The apps were asked to stop")
         self._start(self._agent.stop_pod(STOP_GRACE_SECONDS))
 
     def _resize(self) -> None:
