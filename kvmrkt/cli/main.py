@@ -24,6 +24,7 @@ EXIT_NO_COMMAND = 2
 
 COMMANDS = {
     "cat-manifest": ("kvmrkt.cli.cat_manifest:command", "Print the manifest of a pod"),
+    "completion": ("kvmrkt.cli.completion:command", "Print a completion script for a shell"),
     "config": ("kvmrkt.cli.config_command:command", "Print the configuration"),
     "doctor": ("kvmrkt.cli.doctor:command", "Check everything this host needs to run pods"),
     "fetch": ("kvmrkt.cli.fetch:fetch", "Fetch images and store them"),
