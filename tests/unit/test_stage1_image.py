@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from aci_files import entry, link, manifest, write_aci
+from web_server import Answer, serving, trust
 
 from kvmrkt.config import InsecureOptions
 from kvmrkt.errors import ArchiveError, ImageNotFoundError, ManifestError, SignatureError
@@ -75,6 +76,18 @@ def test_boot_files(store: Store, tmp_path: Path) -> None:
     assert boot.kernel_parameters == ("panic=-1", "quiet")
     assert find(store, "hash", found.id[:20], secure=True).folder == found.folder
     assert find(store, "name", "example.com/stage1:1.0", secure=True).id == found.id
+
+
+def test_it_may_come_from_a_url(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_aci(tmp_path / "s.aci", *FILES, document=document())
+    trust(monkeypatch, tmp_path)
+    with serving() as server:
+        server.answers["/s.aci"] = Answer(path.read_bytes())
+        found = find(store, "url", server.url("/s.aci"))
+        assert find(store, "url", server.url("/s.aci")).id == found.id
+        assert len(server.asked) == 1
 
 
 def test_one_kernel_serves_both(store: Store, tmp_path: Path) -> None:
