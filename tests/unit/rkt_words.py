@@ -1,0 +1,122 @@
+"""Every command and flag of rkt 1.30, hidden and deprecated ones too (reference, section A)."""
+
+from __future__ import annotations
+
+GLOBAL = [
+    "--debug",
+    "--dir",
+    "--system-config",
+    "--local-config",
+    "--user-config",
+    "--insecure-options",
+    "--trust-keys-from-https",
+    "--cpuprofile",
+    "--memprofile",
+]
+
+_STAGE1 = [
+    "--stage1-url",
+    "--stage1-path",
+    "--stage1-name",
+    "--stage1-hash",
+    "--stage1-from-dir",
+]
+_PULL = [
+    "--pull-policy",
+    "--store-only",
+    "--no-store",
+]
+_DNS = [
+    "--dns",
+    "--dns-search",
+    "--dns-opt",
+    "--dns-domain",
+    "--hosts-entry",
+    "--hostname",
+]
+_APP = [
+    "--exec",
+    "--name",
+    "--user",
+    "--group",
+    "--supplementary-gids",
+    "--working-dir",
+    "--readonly-rootfs",
+    "--caps-retain",
+    "--caps-remove",
+    "--cap-retain",
+    "--cap-remove",
+    "--seccomp",
+    "--memory",
+    "--cpu",
+    "--cpu-shares",
+    "--oom-score-adj",
+    "--environment",
+    "--annotation",
+    "--user-annotation",
+    "--user-label",
+    "--stdin",
+    "--stdout",
+    "--stderr",
+]
+_PREPARE = [
+    "--volume",
+    "--mount",
+    "--port",
+    "--inherit-env",
+    "--set-env",
+    "--set-env-file",
+    "--no-overlay",
+    "--private-users",
+    "--pod-manifest",
+    "--signature",
+]
+_RUN = [
+    "--net",
+    "--interactive",
+    "--ipc",
+    "--mds-register",
+]
+
+COMMANDS: dict[str, list[str]] = {
+    "run": [*_PREPARE, *_RUN, *_DNS, *_PULL, *_STAGE1, *_APP, "--uuid-file-save"],
+    "prepare": [*_PREPARE, *_PULL, *_STAGE1, *_APP, "--quiet"],
+    "run-prepared": [*_RUN, *_DNS],
+    "enter": ["--app"],
+    "attach": ["--app", "--mode"],
+    "list": ["--full", "--no-legend", "--format"],
+    "status": ["--uuid-file", "--wait", "--wait-ready", "--format"],
+    "stop": ["--force", "--uuid-file"],
+    "rm": ["--uuid-file"],
+    "gc": ["--grace-period", "--expire-prepared", "--mark-only"],
+    "cat-manifest": ["--pretty-print", "--uuid-file"],
+    "export": ["--app", "--overwrite"],
+    "fetch": ["--full", "--pull-policy", "--store-only", "--no-store", "--signature"],
+    "image": [],
+    "image list": ["--fields", "--sort", "--order", "--full", "--no-legend", "--format"],
+    "image rm": [],
+    "image gc": ["--grace-period"],
+    "image cat-manifest": ["--pretty-print"],
+    "image export": ["--overwrite"],
+    "image extract": ["--overwrite", "--rootfs-only"],
+    "image render": ["--overwrite", "--rootfs-only"],
+    "image verify": [],
+    "trust": ["--prefix", "--root", "--insecure-allow-http", "--skip-fingerprint-review"],
+    "config": ["--pretty-print"],
+    "version": [],
+    "metadata-service": ["--listen-port"],
+    "api-service": ["--listen"],
+    "completion": [],
+    "app": [],
+    "app sandbox": [
+        "--net", *_DNS, "--no-overlay", "--port", "--uuid-file-save", *_STAGE1,
+        "--annotation", "--user-annotation", "--user-label",
+    ],
+    "app add": [*_APP, "--mnt-volume"],
+    "app start": ["--app"],
+    "app stop": ["--app"],
+    "app rm": ["--app"],
+    "app list": ["--no-legend"],
+    "app status": ["--app", "--format"],
+    "app exec": ["--app"],
+}  # fmt: skip
