@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import signal
+import socket
 import subprocess
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
@@ -16,7 +18,6 @@ from kvmrkt.stage1.kvm.vmm import CONSOLE, MONITOR, Vmm, Wires, make_wires
 from kvmrkt.trace import Trace
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
@@ -75,6 +76,11 @@ class Line:
                 assert isinstance(message, dict)
                 return message
 
+    def finish(self) -> None:
+        """Nothing more will be sent."""
+        with contextlib.suppress(OSError):
+            self._end.shutdown(socket.SHUT_WR)
+
     def close(self) -> None:
         """Hang up."""
         self._end.close()
@@ -123,11 +129,29 @@ class GuestDouble:
         for line in self.lines.values():
             line.close()
 
+    def hang_up_outputs(self) -> None:
+        """What the supervisor hears once it has killed QEMU: the end of all that apps write."""
+        for name, line in self.lines.items():
+            if name not in (CONTROL_PORT, MONITOR):
+                line.finish()
+
     def die(self, number: int = signal.SIGKILL) -> None:
         """QEMU ends, and with it every wire."""
         self.process.send_signal(number)
         self.process.wait()
         self.close()
+
+
+class _Vmm(Vmm):
+    """QEMU's process, whose wires end with it."""
+
+    def __init__(self, guest: GuestDouble, said: Path) -> None:
+        super().__init__(guest.process, said)
+        self._guest = guest
+
+    def kill(self) -> None:
+        super().kill()
+        self._guest.hang_up_outputs()
 
 
 class Notes:
@@ -165,7 +189,7 @@ def supervise(
             stack.callback(guest.process.wait)
             stack.callback(guest.process.kill)
             (folder / "qemu").write_bytes(b"")
-            vmm = Vmm(guest.process, folder / "qemu")
+            vmm = _Vmm(guest, folder / "qemu")
             plan = Supervision(spec=spec, logs=folder, hello_seconds=hello_seconds)
             supervisor = Supervisor(vmm, wires, plan, notes or Notes(), Trace(0))
             played = asyncio.ensure_future(script(guest))  # type: ignore[arg-type]

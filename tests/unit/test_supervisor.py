@@ -13,7 +13,7 @@ import pytest
 from guest_double import GREETING, HELLO, GuestDouble, Notes, a_pod, an_app, supervise
 
 from kvmrkt.errors import AppStartError, EngineError, GuestError, KvmrktError, VmmError
-from kvmrkt.stage1.kvm import supervisor
+from kvmrkt.stage1.kvm import console, supervisor
 from kvmrkt.stage1.kvm.monitor import MachineStoppedError
 
 if TYPE_CHECKING:
@@ -114,6 +114,24 @@ def test_a_panic_is_told_with_the_consoles_last_lines(tmp_path: Path) -> None:
     with pytest.raises(GuestError, match="panicked: No working init found") as caught:
         supervise(tmp_path, a_pod(), script)
     assert "boot\n" in (caught.value.details or "")
+
+
+def test_of_a_console_that_is_flooded_the_end_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "_FILE_LIMIT_BYTES", 10_000)
+
+    async def script(guest: GuestDouble) -> None:
+        for _ in range(50):
+            await guest.console.send(b"x" * 1000)
+        await guest.console.send(b"last words")
+        guest.die(signal.SIGTERM)
+
+    with pytest.raises(VmmError):
+        supervise(tmp_path, a_pod(), script)
+    assert (tmp_path / "console").read_bytes().endswith(b"last words")
+    kept = sum(path.stat().st_size for path in tmp_path.glob("console*"))
+    assert kept <= 2 * 16_384  # a piece is at most what is read at once
 
 
 def test_a_silent_agent_meets_its_deadline(tmp_path: Path) -> None:

@@ -7,17 +7,18 @@ import re
 import socket
 from pathlib import Path
 
+from kvmrkt.rotation import RotatedFile
 from kvmrkt.stage1.kvm.lines import open_stream
 
 _FILE_LIMIT_BYTES = 1 << 20
-"""A guest that floods its console fills neither disk nor memory."""
+"""A guest that floods its console fills neither disk nor memory: two such files at most."""
 _TAIL_BYTES = 8 << 10
 _UNPRINTABLE = re.compile(r"[^\t\n\x20-\x7e]")
 _PANIC = re.compile(r"Kernel panic - not syncing: ([^\n]{1,200})")
 
 
 class Console:
-    """Reads the console to its end; keeps the first megabyte in a file and the tail in memory."""
+    """Reads the console to its end; keeps the last megabyte in files and the tail in memory."""
 
     def __init__(self, file: Path) -> None:
         """`file` is made when the first byte arrives."""
@@ -28,17 +29,17 @@ class Console:
     async def read(self, end: socket.socket) -> None:
         """Run as a task until the console closes."""
         reader, writer = await open_stream(end)
-        written = 0
+        kept: RotatedFile | None = None
         try:
             while data := await reader.read(1 << 14):
                 self._tail = (self._tail + data)[-_TAIL_BYTES:]
-                if written < _FILE_LIMIT_BYTES:
-                    with self._file.open("ab") as file:
-                        file.write(data[: _FILE_LIMIT_BYTES - written])
-                    written += len(data)
+                kept = kept or RotatedFile(self._file, _FILE_LIMIT_BYTES)
+                kept.write(data)
         except ConnectionError:
             pass  # QEMU is gone: the console ends as any other end
         finally:
+            if kept is not None:
+                kept.close()
             writer.close()
             self.closed.set()
 
