@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Self
 
 from kvmrkt.config import GlobalOptions, InsecureOptions, parse_insecure_options
 from kvmrkt.errors import EngineError, PodError, UsageError
-from kvmrkt.paths import DEFAULT_DATA, DEFAULT_LOCAL_CONFIG, DEFAULT_SYSTEM_CONFIG
+from kvmrkt.paths import DEFAULT_LOCAL_CONFIG, DEFAULT_SYSTEM_CONFIG
 from kvmrkt.pods.states import ENDED, PodState
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Host:
 
     def __init__(
         self,
-        dir: Path | str = DEFAULT_DATA,
+        dir: Path | str | None = None,
         *,
         system_config: Path | str = DEFAULT_SYSTEM_CONFIG,
         local_config: Path | str = DEFAULT_LOCAL_CONFIG,
@@ -51,12 +51,14 @@ class Host:
     ) -> None:
         """Everything as the global flags of the same names; nothing is read or made yet.
 
+        Without `dir` it is the configuration's data directory, or else the usual one.
+
         `report` gets what the command line would say on standard error, a line a call.
         """
         if isinstance(insecure_options, str):
             insecure_options = parse_insecure_options(insecure_options)
         self.options = GlobalOptions(
-            dir=Path(dir).resolve(),
+            dir=None if dir is None else Path(dir).resolve(),
             system_config=Path(system_config),
             local_config=Path(local_config),
             user_config=None if user_config is None else Path(user_config),
@@ -269,6 +271,15 @@ class Pod:
 
         setting = self.host._setting(trace)
         return host.run_prepared_pod(self._directory, options or RunOptions(), setting)
+
+    def wait_ready(self, timeout_seconds: float | None = None) -> bool:
+        """Wait until every app has started, and say whether it has.
+
+        False when the pod ended before that, or the time is over.
+        """
+        from kvmrkt.pods.waiting import wait_ready
+
+        return wait_ready(self._directory, timeout_seconds)
 
     def wait(self) -> int:
         """Wait until the pod has ended, and return its exit status.

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 NAME = "simulated"
 SLEEP = "/bin/sleep"
+HANGS = "/fails/hangs"
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 BEFORE_THE_APPS: dict[str, Callable[[], KvmrktError]] = {
@@ -62,6 +63,7 @@ class SimulatedPod:
         warn("this pod is only simulated")
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         try:
+            self._hang()
             self._fail(BEFORE_THE_APPS)
             for app in self._pod.manifest.apps:
                 self._check_program(app)
@@ -79,6 +81,12 @@ class SimulatedPod:
     def _argv(self, app: RuntimeApp) -> list[str]:
         assert app.app is not None
         return app.app.exec
+
+    def _hang(self) -> None:
+        """A guest that never answers, until a signal has enough of it."""
+        if any(self._argv(app)[0] == HANGS for app in self._pod.manifest.apps):
+            signal.sigwait(STOP_SIGNALS)
+            raise KvmrktError("the pod was killed on request, before its apps had ended")
 
     def _fail(self, ways: Mapping[str, Callable[[], KvmrktError]]) -> None:
         for app in self._pod.manifest.apps:

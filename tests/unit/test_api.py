@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from simulated_host import DEADLINE_SECONDS
 
 import kvmrkt
-from kvmrkt import AppRequest, Host, PodRequest, PodState, RunOptions
+from kvmrkt import AppRequest, Host, KvmrktError, PodRequest, PodState, RunOptions
 from kvmrkt.errors import (
     AppStartError,
     EngineError,
@@ -53,7 +55,7 @@ def test_what_is_exported_can_be_imported_and_costs_nothing_before() -> None:
 def test_a_pod_runs_beside_the_program_that_started_it(host: SimulatedHost, api: Host) -> None:
     with api.run(request_of(host, "/bin/sleep")) as pod:
         assert pod.state is PodState.RUNNING
-        assert host("status", "--wait-ready=60s", pod.uuid).status == 0
+        assert pod.wait_ready()
         assert [found.uuid for found in api.pods()] == [pod.uuid]
         assert pod.exit_status is None
     assert pod.state is PodState.EXITED
@@ -193,3 +195,37 @@ def test_fetching_and_collecting(host: SimulatedHost, api: Host) -> None:
     assert api.collect_garbage(grace_seconds=0) == 1
     with pytest.raises(PodNotFoundError):
         api.pod(pod.uuid)
+
+
+def test_waiting_for_the_apps_to_start(host: SimulatedHost, api: Host) -> None:
+    prepared = api.prepare(request_of(host, "/bin/sleep"))
+    assert not prepared.wait_ready(timeout_seconds=0)
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(api.pod(prepared.uuid).wait_ready, DEADLINE_SECONDS)
+        prepared.start()
+        assert waiting.result()
+    assert prepared.wait_ready(timeout_seconds=0)
+    prepared.stop()
+    assert prepared.wait_ready(), "its apps had started"
+    prepared.remove()
+    assert not prepared.wait_ready()
+
+
+@pytest.mark.parametrize("program", ["/no/such", "/fails/no-accelerator"])
+def test_waiting_for_apps_that_do_not_start(host: SimulatedHost, api: Host, program: str) -> None:
+    pod = api.run(request_of(host, program))
+    assert not pod.wait_ready(DEADLINE_SECONDS)
+    with pytest.raises(KvmrktError):
+        pod.wait()
+
+
+def test_waiting_for_the_apps_of_a_pod_whose_supervisor_is_killed(
+    host: SimulatedHost, api: Host
+) -> None:
+    pod = api.run(request_of(host, "/fails/hangs"))
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(pod.wait_ready, DEADLINE_SECONDS)
+        pod.stop(force=True)
+        assert not waiting.result()
+    with pytest.raises(KvmrktError):
+        pod.wait()
