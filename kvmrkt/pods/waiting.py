@@ -32,11 +32,14 @@ def wait_ready(pod: PodDirectory, timeout_seconds: float | None = None) -> bool:
     with FolderWatch() as watch:
         while True:
             watch.forget()  # what comes from now on is news
+            watched = pod.path
             _watch_folders(pod, watch)
             try:
                 status = read_pod(pod).status
             except PodNotFoundError:
                 return False
+            if pod.path != watched:
+                continue  # it had moved on: nothing was watched yet
             apps = status.apps or ()
             if apps and all(isinstance(app.started_at, int) for app in apps):
                 return True
