@@ -74,6 +74,6 @@ def processes_naming(text: str) -> list[str]:
             command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if text in command and "pytest" not in command:
+        if text in command:
             found.append(command)
     return found

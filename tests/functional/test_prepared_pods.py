@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from real_pods import BUSYBOX, Kvmrkt, lines, processes_naming
 
-from kvmrkt import AppRequest, Host, PodRequest, PodState
+from kvmrkt import AppRequest, Host, KvmrktError, PodRequest, PodState
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,5 +71,7 @@ def test_a_supervisor_that_is_killed_takes_its_machine_along(kvmrkt: Kvmrkt) -> 
     assert pod.stop(force=True)
     assert pod.state is PodState.EXITED
     assert pod.exit_status is None
+    with pytest.raises(KvmrktError, match="was killed"):
+        pod.wait()
     assert host.collect_garbage(grace_seconds=0) == 1
     assert processes_naming(pod.uuid) == []
