@@ -23,7 +23,7 @@ from kvmrkt.images.policy import FetchPolicy
 from kvmrkt.images.store import Store
 from kvmrkt.images.tree import tree_for
 from kvmrkt.paths import DataDir
-from kvmrkt.stage1.image import Stage1Choice, find_stage1
+from kvmrkt.stage1.image import Stage1Choice, Stage1Sources, find_stage1
 from kvmrkt.stage1.kvm.accel import choose_accelerator
 from kvmrkt.stage1.kvm.agent import EVENTS, AppExited, AppStatus, Event, GuestStatus, Hello
 from kvmrkt.stage1.kvm.applog import LogRecord, decode_record
@@ -62,7 +62,7 @@ def prepare_boot(folder: Path) -> Boot:
     data = DataDir(folder)
     with Store(data) as store:
         # no folder of an installed kvmrkt: the checkout's own stage1 image
-        stage1 = find_stage1(store, Stage1Choice("default"), FetchPolicy(), folder)
+        stage1 = find_stage1(store, Stage1Choice("default"), FetchPolicy(), Stage1Sources(folder))
         image = tree_for(store, store.import_aci(BUSYBOX).id)
     return Boot(boot_of(stage1), image, data.cas / "scratch")
 

@@ -120,7 +120,7 @@ REFUSALS: dict[str, tuple[tuple[str, ...], str]] = {
     "a missing user": (("--user=nobody-here",), "nobody-here"),
     "a missing group": (("--group=nobody-here",), "nobody-here"),
     "a missing working directory": (("--working-dir=/none",), "/none"),
-    "a limit of nearly nothing": (("--memory=16m",), "4096"),
+    "a limit of nearly nothing": (("--memory=16m",), "memory limit of 1 bytes too low"),
     "a bad quantity": (("--cpu=many",), "many"),
     "a dangling mount": (("--mount=volume=zz,target=/x",), 'volume "zz" not found'),
     "a bad app name": (("--name=Bad_Name",), "Bad_Name"),
