@@ -166,7 +166,7 @@ def _run(order: _Order) -> int:
         message = ": ".join(error.causes())
         kind = _public_name(type(error))
         _tell(order, _Answer(failure=_Failure(kind, message, error.hint, error.details)))
-        return errors.EXIT_FAILURE
+        return error.exit_status
     _tell(order, _Answer(status=status))
     return status
 

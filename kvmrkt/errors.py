@@ -14,20 +14,32 @@
     ├── HostError               this host lacks something a pod needs
     └── EngineError             the machinery around a pod failed while it ran
         ├── VmmError            QEMU or a helper process died or refused
-        ├── GuestError          the guest panicked, fell silent or broke the protocol
+        ├── OutOfMemoryError    the host, or the guest, had no memory left for the pod
+        ├── GuestError          the guest broke the protocol or went down by itself
+        │   ├── GuestPanicError     its kernel panicked
+        │   ├── AgentSilentError    its agent, once heard, fell silent
+        │   └── BootTimeoutError    its agent was not heard in time
         └── AppStartError       the agent could not start an app
 
 Every message says what was attempted, on what, and why it failed; `hint` says what to do.
+
+The exit statuses (docs/exit-statuses.md) lie between those that systemd gives a meaning (200 to
+245) and rkt's 254; an app may end with any of them itself, which `kvmrkt status` tells apart.
 """
 
 from __future__ import annotations
 
 EXIT_FAILURE = 254
 """rkt's exit status for every failure that is not an app's own."""
+EXIT_IMAGE_REFUSED = 253
+"""For the commands that make a pod: one of its images was refused."""
 
 
 class KvmrktError(Exception):
     """Base of all errors kvmrkt raises on purpose."""
+
+    exit_status: int = EXIT_FAILURE
+    """What a command returns that the error ends."""
 
     def __init__(
         self, message: str, *, hint: str | None = None, details: str | None = None
@@ -112,9 +124,37 @@ class EngineError(KvmrktError):
 class VmmError(EngineError):
     """QEMU, or a process that serves it, died or refused."""
 
+    exit_status = 252
+
+
+class OutOfMemoryError(EngineError):
+    """The host had no memory for the machine, or the guest none for its kernel and agent."""
+
+    exit_status = 251
+
 
 class GuestError(EngineError):
-    """The guest panicked, fell silent, or broke the protocol."""
+    """The guest broke the protocol, or went down by itself."""
+
+    exit_status = 250
+
+
+class GuestPanicError(GuestError):
+    """The guest's kernel panicked; the message has its last words."""
+
+    exit_status = 249
+
+
+class AgentSilentError(GuestError):
+    """The guest's agent had been heard, and fell silent while the guest ran on."""
+
+    exit_status = 248
+
+
+class BootTimeoutError(GuestError):
+    """The guest's agent was not heard within the time given."""
+
+    exit_status = 247
 
 
 class AppStartError(EngineError):

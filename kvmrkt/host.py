@@ -83,7 +83,7 @@ def run_pod(
         if isinstance(error, AppStartError):
             _discard(pod)
         else:
-            _close(pod, EXIT_FAILURE)
+            _close(pod, error.exit_status)
         raise
     except BaseException:
         _discard(pod)
@@ -139,8 +139,8 @@ def run_prepared_pod(
         with _stoppable():
             entered()
             status = run.run(setting.trace, setting.warn)
-    except BaseException:
-        _close(pod, EXIT_FAILURE)
+    except BaseException as error:
+        _close(pod, error.exit_status if isinstance(error, KvmrktError) else EXIT_FAILURE)
         raise
     _close(pod, status)
     return status
@@ -212,9 +212,11 @@ def _runtime_config(pod: PodDirectory, options: RunOptions, host: GlobalOptions)
 
 def _close(pod: PodDirectory, status: int) -> None:
     """The pod has ended: keep its records and logs, give back everything else."""
-    release_all(pod)
-    pod.write_exit(status)
-    pod.unlock()
+    try:
+        release_all(pod)
+    finally:  # what could not be released is listed still, for gc
+        pod.write_exit(status)
+        pod.unlock()
 
 
 @contextmanager

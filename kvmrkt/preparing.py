@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -10,7 +11,13 @@ from kvmrkt.appc.image_manifest import check_platform
 from kvmrkt.appc.image_manifest import encode as encode_image_manifest
 from kvmrkt.appc.pod_manifest import PodManifest, parse_pod_manifest
 from kvmrkt.appc.pod_manifest import encode as encode_pod_manifest
-from kvmrkt.errors import PodError
+from kvmrkt.errors import (
+    EXIT_IMAGE_REFUSED,
+    ArchiveError,
+    ManifestError,
+    PodError,
+    SignatureError,
+)
 from kvmrkt.fetching import fetch_policy, open_store, stage1_sources
 from kvmrkt.images.find import find_image
 from kvmrkt.images.policy import PullPolicy  # noqa: TC001 - msgspec reads the types
@@ -20,7 +27,7 @@ from kvmrkt.pods.machine_record import MACHINE_FILE, MachineRecord, read_machine
 from kvmrkt.stage1.image import Stage1Choice, Stage1Image, find_stage1, stage1_of_pod
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from kvmrkt.config import GlobalOptions
@@ -61,10 +68,11 @@ def gather(
     with open_store(host) as store:
         policy = fetch_policy(host, options.pull_policy, report=warn)
         stage1 = find_stage1(store, options.stage1, policy, stage1_sources(host))
-        images = _images(store, request, policy)
-        manifests = {image.id: image.manifest() for image in images}
-        for manifest in manifests.values():
-            check_platform(manifest)
+        with _refusing():
+            images = _images(store, request, policy)
+            manifests = {image.id: image.manifest() for image in images}
+            for manifest in manifests.values():
+                check_platform(manifest)
         facts = [ImageFacts(image.id, manifests[image.id]) for image in images]
         composition = compose(request, facts)
         parts = PodParts(
@@ -76,6 +84,16 @@ def gather(
     for warning in composition.warnings:
         warn(warning)
     return parts
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """An image that is refused is told apart by the status of the command that wanted a pod."""
+    try:
+        yield
+    except (ArchiveError, ManifestError, SignatureError) as error:
+        error.exit_status = EXIT_IMAGE_REFUSED
+        raise
 
 
 def _images(store: Store, request: PodRequest, policy: FetchPolicy) -> list[Image]:

@@ -56,10 +56,10 @@ def _read(file: Path, variables: dict[str, str]) -> None:
         with file.open("rb") as opened:
             content = opened.read(_MAX_FILE_BYTES + 1)
         text = content.decode()
-    except OSError as error:
-        raise faulty(flag, str(file), describe(error)) from None
     except UnicodeDecodeError as error:
         raise faulty(flag, str(file), f"not UTF-8 at byte {error.start}") from None
+    except (OSError, ValueError) as error:  # a name with a zero byte is a ValueError
+        raise faulty(flag, str(file), describe(error)) from None
     if len(content) > _MAX_FILE_BYTES:
         raise faulty(flag, str(file), f"larger than {_MAX_FILE_BYTES} bytes")
     for line in text.split("\n"):

@@ -122,7 +122,7 @@ def run(words: list[str]) -> int:
         return EXIT_FAILURE
     except KvmrktError as error:
         report_error(error, debug=debug)
-        return EXIT_FAILURE
+        return error.exit_status
     except (KeyboardInterrupt, click.Abort):
         return 130
     except BrokenPipeError:

@@ -1,4 +1,4 @@
-"""What bad input gets: one clear paragraph, exit status 254, and nothing left behind."""
+"""What bad input gets: one clear paragraph, a status of its own, and nothing left behind."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 from real_pods import BUSYBOX, Kvmrkt
+
+from kvmrkt.errors import EXIT_FAILURE, EXIT_IMAGE_REFUSED
 
 pytestmark = pytest.mark.functional
 
@@ -73,17 +75,13 @@ FAULTS: dict[str, tuple[bytes, str]] = {
     "a bad variable": (
         with_app(environment=[{"name": "a=b", "value": ""}]), "app.environment[0].name",
     ),
-    "a bad isolator": (
-        with_app(isolators=[{"name": "resource/memory", "value": {"limit": "lots"}}]),
-        "app.isolators[0].value.limit",
-    ),
 }  # fmt: skip
 
 
-def refused(kvmrkt: Kvmrkt, *words: str | Path) -> str:
+def refused(kvmrkt: Kvmrkt, *words: str | Path, status: int = EXIT_FAILURE) -> str:
     """Run, insist on a refusal that leaves nothing, and return what was said."""
     done = kvmrkt.run(*words)
-    assert done.returncode == 254, (done.stdout, done.stderr)
+    assert done.returncode == status, (done.stdout, done.stderr)
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
     assert kvmrkt.pods() == []
@@ -95,18 +93,25 @@ def test_a_faulty_manifest_is_refused_with_the_faulty_field(
     kvmrkt: Kvmrkt, tmp_path: Path, fault: str
 ) -> None:
     manifest, words = FAULTS[fault]
-    assert words in refused(kvmrkt, write_aci(tmp_path / "bad.aci", manifest))
+    image = write_aci(tmp_path / "bad.aci", manifest)
+    assert words in refused(kvmrkt, image, status=EXIT_IMAGE_REFUSED)
+
+
+def test_an_isolator_that_cannot_be_applied_is_refused(kvmrkt: Kvmrkt, tmp_path: Path) -> None:
+    manifest = with_app(isolators=[{"name": "resource/memory", "value": {"limit": "lots"}}])
+    said = refused(kvmrkt, write_aci(tmp_path / "bad.aci", manifest))
+    assert "app.isolators[0].value.limit" in said
 
 
 def test_a_file_that_is_no_image_is_refused(kvmrkt: Kvmrkt, tmp_path: Path) -> None:
     (tmp_path / "bad.aci").write_bytes(b"hello\n" * 1000)
-    assert "bad.aci" in refused(kvmrkt, tmp_path / "bad.aci")
+    assert "bad.aci" in refused(kvmrkt, tmp_path / "bad.aci", status=EXIT_IMAGE_REFUSED)
 
 
 def test_a_truncated_image_is_refused(kvmrkt: Kvmrkt, tmp_path: Path) -> None:
     whole = BUSYBOX.read_bytes()
     (tmp_path / "bad.aci").write_bytes(whole[: len(whole) // 2])
-    assert "bad.aci" in refused(kvmrkt, tmp_path / "bad.aci")
+    assert "bad.aci" in refused(kvmrkt, tmp_path / "bad.aci", status=EXIT_IMAGE_REFUSED)
 
 
 def test_a_missing_file_is_named(kvmrkt: Kvmrkt, tmp_path: Path) -> None:
@@ -144,5 +149,5 @@ def test_a_volume_without_its_source_is_refused(kvmrkt: Kvmrkt, tmp_path: Path) 
 def test_an_unsigned_image_is_refused_before_it_is_read(kvmrkt: Kvmrkt, tmp_path: Path) -> None:
     (tmp_path / "bad.aci").write_bytes(b"never parsed")
     done = kvmrkt("--insecure-options=none", "run", "--net=none", tmp_path / "bad.aci")
-    assert done.returncode == 254
+    assert done.returncode == EXIT_IMAGE_REFUSED
     assert "--insecure-options=image" in done.stderr

@@ -94,14 +94,14 @@ def test_a_dead_qemu_is_named_and_the_pod_ends(kvmrkt: Kvmrkt, tmp_path: Path) -
     held = json.loads((kvmrkt.pods()[0] / "resources.json").read_text())["resources"]
     os.kill(next(item["process"]["pid"] for item in held if item["name"] == "qemu"), signal.SIGKILL)
     _, said = pod.communicate(timeout=DEADLINE_SECONDS)
-    assert pod.returncode == 254
+    assert pod.returncode == 252
     assert "QEMU was ended by SIGKILL" in said
 
 
 def test_a_guest_that_panics_is_told_with_its_last_words(kvmrkt: Kvmrkt, tmp_path: Path) -> None:
     folder = broken_stage1(tmp_path, initrd=b"no cpio archive")
     done = kvmrkt.run(f"--stage1-path={folder}", BUSYBOX, "--exec=/bin/true")
-    assert done.returncode == 254
+    assert done.returncode == 249
     assert "the guest's kernel panicked: " in done.stderr
     assert "  | " in done.stderr
 
@@ -110,8 +110,14 @@ def test_an_agent_that_never_says_hello_meets_the_deadline(kvmrkt: Kvmrkt, tmp_p
     # a program that sleeps for ever in the agent's place
     folder = broken_stage1(tmp_path, initrd=sleeping_initrd(tmp_path))
     done = kvmrkt.run(f"--stage1-path={folder}", "--boot-timeout=10s", BUSYBOX, "--exec=/bin/true")
-    assert done.returncode == 254
+    assert done.returncode == 247
     assert "the guest's agent said nothing within 10 seconds" in done.stderr
+
+
+def test_a_machine_too_large_for_the_host_is_out_of_memory(kvmrkt: Kvmrkt) -> None:
+    done = kvmrkt.run(BUSYBOX, "--memory=512Ti", "--exec=/bin/true")
+    assert done.returncode == 251, done.stderr
+    assert "Cannot allocate memory" in done.stderr
 
 
 def sleeping_initrd(folder: Path) -> bytes:

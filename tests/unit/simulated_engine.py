@@ -16,11 +16,15 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from kvmrkt.errors import (
+    AgentSilentError,
     AppStartError,
+    BootTimeoutError,
     GuestError,
+    GuestPanicError,
     HostError,
     KvmrktError,
     ManifestError,
+    OutOfMemoryError,
     VmmError,
 )
 from kvmrkt.pods.records import AppRecord
@@ -40,11 +44,14 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 BEFORE_THE_APPS: dict[str, Callable[[], KvmrktError]] = {
     "/fails/no-accelerator": lambda: HostError("there is no /dev/kvm", hint="load a module"),
-    "/fails/silent": lambda: GuestError("the guest's agent said nothing within 60 seconds"),
+    "/fails/silent": lambda: BootTimeoutError("the guest's agent said nothing within 60 seconds"),
     "/fails/no-qemu": lambda: VmmError("cannot start qemu: not found"),
 }
 WHILE_THEY_RUN: dict[str, Callable[[], KvmrktError]] = {
-    "/fails/panic": lambda: GuestError("the guest's kernel panicked", details="last words"),
+    "/fails/panic": lambda: GuestPanicError("the guest's kernel panicked", details="last words"),
+    "/fails/mute": lambda: AgentSilentError("the guest's agent closed its control port"),
+    "/fails/lies": lambda: GuestError("the guest's agent broke the protocol"),
+    "/fails/memory": lambda: OutOfMemoryError("the host ran out of memory"),
     "/fails/killed": lambda: VmmError("QEMU was ended by SIGKILL"),
 }
 

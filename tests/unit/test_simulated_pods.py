@@ -61,24 +61,42 @@ def test_a_pod_that_cannot_start_leaves_nothing(
 
 
 @pytest.mark.parametrize(
-    ("program", "error"),
+    ("program", "status", "error"),
     [
-        ("/fails/silent", "said nothing within 60 seconds"),
-        ("/fails/no-qemu", "cannot start qemu"),
-        ("/fails/panic", "panicked"),
-        ("/fails/killed", "QEMU was ended by SIGKILL"),
+        ("/fails/silent", 247, "said nothing within 60 seconds"),
+        ("/fails/mute", 248, "closed its control port"),
+        ("/fails/panic", 249, "panicked"),
+        ("/fails/lies", 250, "broke the protocol"),
+        ("/fails/memory", 251, "out of memory"),
+        ("/fails/no-qemu", 252, "cannot start qemu"),
+        ("/fails/killed", 252, "QEMU was ended by SIGKILL"),
     ],
 )
-def test_a_pod_whose_machinery_fails_stays_to_be_looked_at(
-    host: SimulatedHost, program: str, error: str
+def test_a_pod_whose_machinery_fails_has_its_status_and_stays_to_be_looked_at(
+    host: SimulatedHost, program: str, status: int, error: str
 ) -> None:
     done = host.run(host.image(), f"--exec={program}")
-    assert done.status >= 1
+    assert done.status == status
     assert error in done.errors
     (uuid,) = host.pods()
     exit_file = host.data.pods / "run" / uuid / "exit"
-    assert int(exit_file.read_text()) == done.status
+    assert int(exit_file.read_text()) == status
     assert host("status", uuid).output.startswith("state=exited\n")
+
+
+def test_an_image_that_is_refused_is_told_apart(host: SimulatedHost) -> None:
+    bad = host.folder / "bad.aci"
+    bad.write_bytes(b"no archive")
+    assert host.run(bad).status == 253
+    assert host("prepare", bad).status == 253
+    assert host("fetch", bad).status == 254
+    assert host.pods() == {}
+
+
+def test_a_prepared_pods_machinery_fails_with_the_same_status(host: SimulatedHost) -> None:
+    uuid = host("prepare", host.image(), "--exec=/fails/panic").output.splitlines()[-1]
+    assert host("run-prepared", "--net=none", uuid).status == 249
+    assert (host.data.pods / "run" / uuid / "exit").read_text() == "249\n"
 
 
 def test_a_running_pod_is_seen_waited_for_and_stopped(host: SimulatedHost) -> None:

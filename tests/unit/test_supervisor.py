@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING
 import pytest
 from guest_double import GREETING, HELLO, GuestDouble, Notes, a_pod, an_app, supervise
 
-from kvmrkt.errors import AppStartError, EngineError, GuestError, KvmrktError, VmmError
+from kvmrkt.errors import (
+    AgentSilentError,
+    AppStartError,
+    EngineError,
+    GuestError,
+    KvmrktError,
+    OutOfMemoryError,
+    VmmError,
+)
 from kvmrkt.stage1.kvm import console, supervisor
 from kvmrkt.stage1.kvm.monitor import MachineStoppedError
 
@@ -364,3 +372,26 @@ def test_a_signal_ends_the_wait_for_a_reader(
     with stuck_output():
         assert supervise(tmp_path, a_pod(), script) == 3
     assert (tmp_path / "web.jsonl").read_bytes().count(b"\n") == 150
+
+
+def test_an_agent_that_does_not_answer_meets_a_deadline_of_its_own(tmp_path: Path) -> None:
+    async def script(guest: GuestDouble) -> None:
+        await guest.notify("hello", **HELLO)
+        await guest.control.receive()
+
+    with pytest.raises(AgentSilentError, match=r"did not answer .* within 0.2 seconds"):
+        supervise(tmp_path, a_pod(), script, hello_seconds=0.2)
+
+
+def test_a_qemu_that_the_host_killed_for_memory_is_out_of_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "killed_for_memory", lambda pid: pid > 0)
+
+    async def script(guest: GuestDouble) -> None:
+        await guest.notify("hello", **HELLO)
+        await guest.answer("pod.start")
+        guest.die(signal.SIGKILL)
+
+    with pytest.raises(OutOfMemoryError, match="the host ran out of memory"):
+        supervise(tmp_path, a_pod(), script)

@@ -19,7 +19,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from kvmrkt.errors import AppStartError, EngineError, GuestError, KvmrktError, VmmError
+from kvmrkt.errors import (
+    AgentSilentError,
+    AppStartError,
+    BootTimeoutError,
+    EngineError,
+    GuestError,
+    KvmrktError,
+    VmmError,
+)
 from kvmrkt.notify import notify
 from kvmrkt.stage1.kvm.agent import (
     Agent,
@@ -30,6 +38,7 @@ from kvmrkt.stage1.kvm.agent import (
 )
 from kvmrkt.stage1.kvm.applog import AppLog
 from kvmrkt.stage1.kvm.console import Console
+from kvmrkt.stage1.kvm.downfall import Remains, explain, killed_for_memory
 from kvmrkt.stage1.kvm.monitor import MachineStoppedError, Monitor
 from kvmrkt.stage1.kvm.ports import CONTROL_PORT, LOG_PORT
 from kvmrkt.stage1.kvm.streams import Sink, copy_in, copy_out, window_size
@@ -44,6 +53,7 @@ _DRAIN_SECONDS = 5.0
 """How long output that is already on its way may take once the apps are gone."""
 _LAST_WORDS_SECONDS = 2.0
 _ENTROPY_BYTES = 64
+_MORE_TIME = "a slower host may need a longer --boot-timeout"
 
 
 class Records(Protocol):
@@ -236,10 +246,7 @@ class Supervisor:
             entropy=base64.b64encode(os.urandom(_ENTROPY_BYTES)).decode(),
         )
         self._heard.may_run = True
-        try:
-            await self._agent.start_pod(spec)
-        except GuestError as error:
-            raise await self._why_down() from error
+        await self._start_pod(spec)
         self._heard.started = True
         notify("READY=1", "STATUS=The apps run")
         self._trace.end("agent")
@@ -258,38 +265,47 @@ class Supervisor:
 
     async def _hear_hello(self) -> None:
         try:
-            await asyncio.wait_for(self._agent.hello(), self._plan.hello_seconds)
+            async with asyncio.timeout(self._plan.hello_seconds):
+                await self._agent.hello()
         except TimeoutError:
-            raise GuestError(
+            raise BootTimeoutError(
                 f"the guest's agent said nothing within {self._plan.hello_seconds:g} seconds",
-                hint="a slower host may need a longer --boot-timeout",
+                hint=_MORE_TIME,
                 details=self._console.last_lines(),
             ) from None
         except GuestError as error:
             raise await self._why_down() from error
 
-    async def _why_down(self) -> KvmrktError:
+    async def _start_pod(self, spec: PodSpec) -> None:
+        try:
+            async with asyncio.timeout(self._plan.hello_seconds):
+                await self._agent.start_pod(spec)
+        except TimeoutError:
+            raise AgentSilentError(
+                "the guest's agent did not answer the order to start the apps within "
+                f"{self._plan.hello_seconds:g} seconds",
+                hint=_MORE_TIME,
+                details=self._console.last_lines(),
+            ) from None
+        except GuestError as error:
+            raise await self._why_down() from error
+
+    async def _why_down(self) -> EngineError:
         """The control port closed before the pod had ended: say what went down."""
         closed = asyncio.ensure_future(self._console.closed.wait())
         await asyncio.wait((closed,), timeout=_LAST_WORDS_SECONDS)
         status = self._vmm.wait(timeout_seconds=0.5)
-        console = self._console.last_lines()
-        if said := self._console.panic():
-            return GuestError(f"the guest's kernel panicked: {said}", details=console)
-        if status is None:
-            return GuestError("the guest's agent closed its control port", details=console)
-        if status < 0:
-            name = signal.Signals(-status).name
-            return VmmError(
-                f"QEMU was ended by {name}",
-                details=console,
-                hint="by the host's OOM killer, if dmesg says so" if name == "SIGKILL" else None,
+        killed = status == -signal.SIGKILL
+        return explain(
+            Remains(
+                status=status,
+                panic=self._console.panic(),
+                console=self._console.last_lines(),
+                last_words=self._vmm.last_words(),
+                shutdown_reason=self._monitor.shutdown_reason,
+                host_out_of_memory=killed and killed_for_memory(self._vmm.process.pid),
             )
-        if status > 0:
-            words = self._vmm.last_words()
-            return VmmError(f"QEMU ended with status {status}", details=words or console)
-        reason = self._monitor.shutdown_reason or "no reason given"
-        return GuestError(f"the guest went down by itself ({reason})", details=console)
+        )
 
     # -- signals -------------------------------------------------------------------------------
 
