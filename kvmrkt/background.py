@@ -18,6 +18,7 @@ import msgspec
 from kvmrkt import errors
 from kvmrkt.config import GlobalOptions  # noqa: TC001 - msgspec reads the types
 from kvmrkt.errors import EngineError, KvmrktError, PodError
+from kvmrkt.faults import reach
 from kvmrkt.pods.states import PodState
 from kvmrkt.process import spawn
 from kvmrkt.stage1.engine import RunOptions  # noqa: TC001 - msgspec reads the types
@@ -83,6 +84,7 @@ class Supervisor:
                 words.write(msgspec.json.encode(order, enc_hook=os.fspath))
                 words.seek(0)
                 process = spawn(PROGRAM, stdin=words, stdout=output, stderr=log, pass_fds=(writer,))
+        reach("supervisor-spawned")
         supervisor = cls(pod.uuid, process, answers)
         try:
             _outcome(supervisor._read())

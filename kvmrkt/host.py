@@ -19,6 +19,7 @@ from kvmrkt.errors import (
     UsageError,
     describe,
 )
+from kvmrkt.faults import reach
 from kvmrkt.images.locks import locked
 from kvmrkt.pods.directory import PodDirectory
 from kvmrkt.pods.host_volumes import check_sources
@@ -152,6 +153,7 @@ def save_uuid(file: Path, uuid: str) -> None:
         file.write_text(uuid)
     except OSError as error:
         raise UsageError(f"cannot save the pod's UUID in {file}: {describe(error)}") from error
+    reach("uuid-saved")
 
 
 def _plan(pod: PodDirectory, parts: PodParts, options: RunOptions, host: GlobalOptions) -> PodRun:
@@ -173,6 +175,7 @@ def _enter(pod: PodDirectory, options: RunOptions, host: GlobalOptions) -> None:
     pod.write_file("runtime-config", _runtime_config(pod, options, host))
     pod.to_run()
     pod.write_pid(os.getpid())
+    reach("pod-entered")
 
 
 class _InsecureConfig(msgspec.Struct, frozen=True, rename="pascal"):
@@ -214,8 +217,10 @@ def _close(pod: PodDirectory, status: int) -> None:
     """The pod has ended: keep its records and logs, give back everything else."""
     try:
         release_all(pod)
+        reach("pod-released")
     finally:  # what could not be released is listed still, for gc
         pod.write_exit(status)
+        reach("exit-written")
         pod.unlock()
 
 

@@ -18,6 +18,7 @@ from kvmrkt.errors import (
     PodError,
     SignatureError,
 )
+from kvmrkt.faults import reach
 from kvmrkt.fetching import fetch_policy, open_store, stage1_sources
 from kvmrkt.images.find import find_image
 from kvmrkt.images.policy import PullPolicy  # noqa: TC001 - msgspec reads the types
@@ -117,6 +118,7 @@ def fill(pod: PodDirectory, parts: PodParts) -> None:
         pod.write_file(f"appsinfo/{app.name}/treeStoreID", tree.encode())
     pod.write_file("stage1/manifest", encode_image_manifest(parts.stage1.manifest))
     write_machine(pod, MachineRecord(parts.stage1.id))
+    reach("pod-filled")
 
 
 def reopen(pod: PodDirectory, host: GlobalOptions) -> PodParts:

@@ -70,7 +70,7 @@ def _uncompressed(store: Store, image: Image) -> Iterator[Path]:
         return
     import shutil
 
-    with temporary(store, "layer") as path:
+    with temporary(store.data.cas, "layer") as path:
         with storing(f"unpack image {image.name}"), image.open_tar() as tar, path.open("wb") as out:
             shutil.copyfileobj(tar, out, 1 << 20)
         yield path

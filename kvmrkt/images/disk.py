@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kvmrkt.errors import StoreError
+from kvmrkt.faults import reach
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from kvmrkt.images.store import Store
 
 FOLDER_MODE = 0o750
 
@@ -30,8 +29,8 @@ def storing(action: str) -> Iterator[None]:
 
 
 @contextmanager
-def temporary(store: Store, purpose: str) -> Iterator[Path]:
-    """A fresh file in `cas/tmp`, locked as long as it is needed; what is there then is removed.
+def temporary(cas: Path, purpose: str) -> Iterator[Path]:
+    """A fresh file in the store's `tmp`, locked while it is needed; what is there then is removed.
 
     The folder is locked, shared, until the file is: who holds it exclusively can tell by the
     files' own locks which are in use.
@@ -41,12 +40,13 @@ def temporary(store: Store, purpose: str) -> Iterator[Path]:
 
     from kvmrkt.images.locks import folder_lock
 
-    folder = store.data.cas / "tmp"
-    with storing(f"write to the image store {store.data.cas}"):
-        folder.mkdir(mode=FOLDER_MODE, exist_ok=True)
+    folder = cas / "tmp"
+    with storing(f"write to the image store {cas}"):
+        folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
         with folder_lock(folder, fcntl.LOCK_SH):
             descriptor, name = tempfile.mkstemp(prefix=f"{purpose}-", dir=folder)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
+            reach("temporary-made")
     path = Path(name)
     try:
         yield path

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from kvmrkt.appc.types import KEY_DIGITS, shorten_image_id
 from kvmrkt.errors import ImageError
+from kvmrkt.faults import reach
 from kvmrkt.images.disk import storing
 from kvmrkt.images.locks import folder_lock
 from kvmrkt.images.tree import tree_id
@@ -57,6 +58,7 @@ def _unwanted_trees(store: Store, wanted: set[str]) -> Iterator[tuple[str, str]]
         if path.stem not in wanted:
             with storing(f"remove {path}"):
                 path.unlink(missing_ok=True)
+                reach("image-tree-removed")
             yield "tree", path.stem
 
 
@@ -70,6 +72,7 @@ def _stale_temporaries(store: Store) -> list[tuple[str, str]]:
         with folder_lock(folder, fcntl.LOCK_EX):
             for path in sorted(folder.iterdir()):
                 if _unlink_unlocked(path):
+                    reach("temporary-removed")
                     removed.append(("temporary file", path.name))
     return removed
 

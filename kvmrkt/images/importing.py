@@ -21,6 +21,7 @@ import msgspec
 from kvmrkt.appc.image_manifest import parse_image_manifest
 from kvmrkt.appc.types import HASH_PREFIX
 from kvmrkt.errors import ArchiveError, ImageNotFoundError, ManifestError, describe
+from kvmrkt.faults import reach
 from kvmrkt.images import aci, squash
 from kvmrkt.images.disk import storing, temporary
 from kvmrkt.images.index import Row
@@ -67,7 +68,7 @@ def import_file(
         if gate is None and (image := store.cached(wanted)):
             return image
         started_ns = time.time_ns()
-        copy = stack.enter_context(temporary(store, "download"))
+        copy = stack.enter_context(temporary(store.data.cas, "download"))
         with storing(f'copy "{path}" into the image store'):
             _copy(file, copy)
         if not _unchanged(file, wanted, started_ns):
@@ -78,7 +79,7 @@ def import_file(
 def import_stream(store: Store, stream: IO[bytes], source: Source | None) -> Image:
     """Import what a stream that need not seek gives."""
     name = source.location if source else str(getattr(stream, "name", "the stream"))
-    with temporary(store, "download") as path:
+    with temporary(store.data.cas, "download") as path:
         with storing(f"write to the image store {store.data.cas}"), path.open("wb") as copy:
             shutil.copyfileobj(stream, copy, 1 << 20)
         return import_archive(store, path, f'"{name}"', source)
@@ -95,11 +96,12 @@ def import_archive(
     gate = gate or Gate()
     gate.admit_archive(archive)
     epoch = squash.epoch_for(0)
-    with temporary(store, "tree") as tree:
+    with temporary(store.data.cas, "tree") as tree:
         with storing(f"import {shown} into the image store"):
             with _naming(shown), squash.squashing(tree, epoch) as pipe:
                 passed = _pass(store, archive, shown, pipe)
             _sync(archive)
+        reach("image-checked")
         image = _add(store, archive, passed, shown, source, gate)
         if epoch >= passed.contents.newest_seconds and not image.implied_folders:
             adopt_tree(store, image, tree)
@@ -116,7 +118,7 @@ def import_layers(
     from kvmrkt.images.merge import Layer, merged
 
     shown = f'"{source.location}"' if source else "an image of layers"
-    with temporary(store, "blob") as blob, temporary(store, "tree") as tree:
+    with temporary(store.data.cas, "blob") as blob, temporary(store.data.cas, "tree") as tree:
         digest = hashlib.sha512()
         with (
             storing(f"import {shown} into the image store"),
@@ -168,12 +170,12 @@ def _add(
         ) from error
     gate.admit_manifest(manifest)
     with ExitStack() as stack:
-        manifest_path = stack.enter_context(temporary(store, "manifest"))
+        manifest_path = stack.enter_context(temporary(store.data.cas, "manifest"))
         signature_path = None
         with storing(f"import {shown} into the image store"):
             _write(manifest_path, passed.contents.manifest)
         if gate.signature is not None:
-            signature_path = stack.enter_context(temporary(store, "signature"))
+            signature_path = stack.enter_context(temporary(store.data.cas, "signature"))
             with storing(f"import {shown} into the image store"):
                 _write(signature_path, gate.signature)
         files = ImageFiles(blob, manifest_path, signature_path)

@@ -23,6 +23,7 @@ import msgspec
 
 from kvmrkt.appc.types import HASH_PREFIX
 from kvmrkt.errors import ImageNotFoundError, StoreError
+from kvmrkt.faults import reach
 from kvmrkt.images.disk import FOLDER_MODE, storing, sync_folder
 from kvmrkt.images.index import Index, Row, SourceRow
 from kvmrkt.images.locks import locked
@@ -239,6 +240,7 @@ class Store:
             self._index.remove(image.id)
             for path in (image.manifest_path, image.blob_path, self.signature_path(image.id)):
                 path.unlink(missing_ok=True)
+                reach("image-file-removed")
 
     def touch(self, image_id: str) -> None:
         """Note that the image is used now."""
@@ -268,6 +270,7 @@ class Store:
                     if fresh is not None:
                         final.parent.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
                         fresh.replace(final)
+                        reach("image-file-placed")
                         sync_folder(final.parent)
             size_bytes = self.blob_path(row.id).stat().st_size
             self._index.put(msgspec.structs.replace(row, size_bytes=size_bytes))
@@ -277,6 +280,7 @@ class Store:
                     source.location,
                     SourceRow(source.stamp, row.id, source.expires_seconds),
                 )
+        reach("image-indexed")
         return self.get(row.id)
 
     def blob_path(self, image_id: str) -> Path:

@@ -17,6 +17,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from kvmrkt.errors import ImageError
+from kvmrkt.faults import reach
 from kvmrkt.images.disk import FOLDER_MODE, storing, sync_folder, temporary
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def tree_for(store: Store, image_id: str, *, manifest: ImageManifest | None = No
 
     with locked(_lock_path(store, path)):
         if not path.exists():
-            with temporary(store, "tree") as scratch:
+            with temporary(store.data.cas, "tree") as scratch:
                 render_tree(store, image, manifest, scratch)
                 _place(scratch, path)
     return path
@@ -148,6 +149,7 @@ def _place(fresh: Path, path: Path) -> None:
     with storing(f"store the root filesystem {path.name}"):
         path.parent.mkdir(mode=FOLDER_MODE, exist_ok=True)
         fresh.replace(path)
+        reach("tree-placed")
         sync_folder(path.parent)
 
 

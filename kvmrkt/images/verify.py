@@ -55,7 +55,7 @@ def _check_archive(store: Store, image: Image) -> None:
         ) from error
     if image.manifest_bytes() != contents.manifest:
         action = f"restore the manifest of image {image.name}"
-        with storing(action), temporary(store, "manifest") as fresh:
+        with storing(action), temporary(store.data.cas, "manifest") as fresh:
             fresh.write_bytes(contents.manifest)
             fresh.replace(image.manifest_path)
 
@@ -83,7 +83,7 @@ def _check_tree(store: Store, image: Image) -> TreeVerdict:
     path = tree_path(store, image, manifest)
     if not path.exists():
         return "not rendered"
-    with temporary(store, "tree") as fresh:
+    with temporary(store.data.cas, "tree") as fresh:
         epoch = squash.epoch_of(path)
         if epoch < image.newest_seconds:  # no tree is made like that: it is damaged
             epoch = squash.epoch_for(image.newest_seconds)

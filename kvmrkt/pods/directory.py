@@ -19,6 +19,7 @@ import time
 from typing import TYPE_CHECKING
 
 from kvmrkt.errors import PodError, PodNotFoundError, describe
+from kvmrkt.faults import reach
 from kvmrkt.pods.records import AppRecord, decode_app_record, encode_app_record
 from kvmrkt.pods.states import PodState, Section, state_of
 
@@ -51,8 +52,10 @@ class PodDirectory:
         try:
             for _ in range(_LOCK_ATTEMPTS):
                 pod._make_directory()
+                reach("pod-made")
                 # A gc that ran between mkdir and flock took the embryo for an abandoned one.
                 if pod.lock():
+                    reach("pod-locked")
                     pod.write_file("pod-created", b"")
                     return pod
         except OSError as error:
@@ -172,6 +175,7 @@ class PodDirectory:
                 make_sections(self.data)
             else:
                 self.section = target
+                reach("pod-moved")
                 return
 
     def _make_directory(self) -> None:
@@ -201,6 +205,7 @@ class PodDirectory:
                 view = view[os.write(fd, view) :]
         finally:
             os.close(fd)
+        reach("pod-file-written")
         temporary.rename(target)
 
     def read_file(self, name: str) -> bytes | None:

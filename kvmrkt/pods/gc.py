@@ -11,6 +11,7 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, Protocol
 
 from kvmrkt.errors import KvmrktError, PodError, PodNotFoundError
+from kvmrkt.faults import reach
 from kvmrkt.pods.leftovers import remove_tree
 from kvmrkt.pods.lookup import walk
 from kvmrkt.pods.resources import load, release_all
@@ -49,6 +50,7 @@ def mark(data: DataDir, report: Report) -> None:
     """Move dead pods to the garbage, and take back at once what they hold on the host."""
     for pod in walk(data, [Section.RUN]):
         if _is(pod, PodState.EXITED) and pod.move_if_there(Section.EXITED_GARBAGE):
+            reach("pod-marked")
             report(Step.MARK_EXITED, pod.uuid)
             _release_early(pod, report)
     for pod in walk(data, [Section.PREPARE]):
@@ -120,10 +122,12 @@ def remove(pod: PodDirectory) -> None:
 def _delete(pod: PodDirectory) -> None:
     """With the lock held: give back, move out of sight, delete. Each step can be done again."""
     release_all(pod)
+    reach("garbage-released")
     if pod.section is not Section.GARBAGE:
         # A deletion that is interrupted changes the time the grace period is counted from;
         # in `garbage` none is counted.
         pod.move_if_there(Section.GARBAGE)
+    reach("garbage-hidden")
     remove_tree(pod.path)
 
 

@@ -9,6 +9,7 @@ import signal
 from pathlib import Path
 
 from kvmrkt.errors import HostError, describe
+from kvmrkt.faults import reach
 from kvmrkt.pods.resources import start_ticks
 
 _KILL_DEADLINE_MILLISECONDS = 5000
@@ -35,6 +36,7 @@ def kill_process(pid: int, started_ticks: int) -> None:
             if os.getpgid(pid) == pid:
                 os.killpg(pid, signal.SIGKILL)
             signal.pidfd_send_signal(fd, signal.SIGKILL)
+            reach("leftover-killed")
         except ProcessLookupError:
             return
         poll = select.poll()
@@ -56,8 +58,10 @@ def remove_tree(path: Path) -> None:
     import shutil  # only when there is something to remove
 
     unmount_below(path)
+    reach("tree-unmounted")
     try:
         shutil.rmtree(path)
+        reach("tree-removed")
     except FileNotFoundError:
         if path.exists():  # someone else deletes the same tree: finish what he leaves
             shutil.rmtree(path, ignore_errors=True)

@@ -17,6 +17,7 @@ import msgspec
 
 from kvmrkt.boot import boot_id
 from kvmrkt.errors import HostError
+from kvmrkt.faults import reach
 from kvmrkt.paths import RUNTIME, runtime_pod_dir
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class Resources:
         path = runtime_pod_dir(self._pod.uuid)
         self.record("run-dir", os.fspath(path))
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        reach("run-dir-made")
         return path
 
     def record_process(self, pid: int, program: str) -> Resource:
@@ -90,6 +92,7 @@ class Resources:
         if resource not in self._list:
             self._list.append(resource)
             self._write()
+            reach("resource-recorded")
         return resource
 
     def _write(self) -> None:
@@ -124,6 +127,7 @@ def release_all(pod: PodDirectory) -> None:
         except (HostError, OSError) as error:
             failures.append(f"{resource.kind} {resource.name}: {error}")
         else:
+            reach("resource-released")
             listed.forget(resource)
     if not failures and runtime_pod_dir(pod.uuid).exists():
         _release_run_dir(pod, Resource("run-dir", os.fspath(runtime_pod_dir(pod.uuid))))

@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from kvmrkt.errors import PodError
+from kvmrkt.faults import reach
 from kvmrkt.pods.states import PodState
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def stop(pod: PodDirectory, *, force: bool) -> bool:
         return True
     try:
         signal.pidfd_send_signal(fd, signal.SIGKILL if force else signal.SIGTERM)
+        reach("supervisor-signalled")
         poll = select.poll()
         poll.register(fd, select.POLLIN)
         seconds = KILL_SECONDS if force else STOP_SECONDS

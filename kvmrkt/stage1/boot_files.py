@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from kvmrkt.errors import ArchiveError
+from kvmrkt.faults import reach
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,7 +44,9 @@ def boot_files(store: Store, image: Image, folder: Path, files: Mapping[str, str
             try:
                 _extract(store, image, fresh, files)
                 sync_folder(fresh)
+                reach("boot-files-extracted")
                 fresh.rename(folder)
+                reach("boot-files-placed")
                 sync_folder(folder.parent)
             except BaseException:
                 shutil.rmtree(fresh, ignore_errors=True)

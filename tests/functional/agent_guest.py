@@ -54,7 +54,7 @@ class Boot:
 
     stage1: Stage1Boot
     image: Path
-    templates: Path
+    cas: Path
 
 
 def prepare_boot(folder: Path) -> Boot:
@@ -64,7 +64,7 @@ def prepare_boot(folder: Path) -> Boot:
         # no folder of an installed kvmrkt: the checkout's own stage1 image
         stage1 = find_stage1(store, Stage1Choice("default"), FetchPolicy(), Stage1Sources(folder))
         image = tree_for(store, store.import_aci(BUSYBOX).id)
-    return Boot(boot_of(stage1), image, data.cas / "scratch")
+    return Boot(boot_of(stage1), image, data.cas)
 
 
 class RefusedError(Exception):
@@ -274,7 +274,7 @@ def booted(boot: Boot, folder: Path) -> Iterator[Guest]:
     """A guest whose agent waits for `pod.start`; gone with the block, however that ends."""
     accelerator = choose_accelerator("auto").kind
     scratch = folder / "scratch.img"
-    make_scratch(boot.templates, scratch)
+    make_scratch(boot.cas, scratch)
     size = size_machine([None], [], host_cpus=1, emulated=accelerator == "tcg")
     with ExitStack() as stack:
         wires = make_wires(stack, ())

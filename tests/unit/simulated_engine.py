@@ -1,14 +1,16 @@
 """An engine without a virtual machine and without root, for tests of everything above an engine.
 
 An app's program says what happens: PROGRAMS are those that end by themselves, `/bin/sleep` runs
-until it is stopped, FAILURES are ways in which the machinery breaks, and any other path is a
-program that the image lacks. Apps run in the manifest's order, each as far as it gets by itself;
-the first that fails stops the others, as the real agent does.
+until it is stopped, `/bin/hold` as well, and holds things on the host meanwhile; BEFORE_THE_APPS
+and WHILE_THEY_RUN are ways in which the machinery breaks, and any other path is a program that the
+image lacks. Apps run in the manifest's order, each as far as it gets by itself; the first that
+fails stops the others, as the real agent does.
 """
 
 from __future__ import annotations
 
 import signal
+import subprocess
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -28,6 +30,7 @@ from kvmrkt.errors import (
     VmmError,
 )
 from kvmrkt.pods.records import AppRecord
+from kvmrkt.pods.resources import Resources
 from kvmrkt.stage1.engine import EnginePod, register_engine
 
 if TYPE_CHECKING:
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
 
 NAME = "simulated"
 SLEEP = "/bin/sleep"
+HOLD = "/bin/hold"
 HANGS = "/fails/hangs"
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -102,17 +106,29 @@ class SimulatedPod:
 
     def _check_program(self, app: RuntimeApp) -> None:
         program = self._argv(app)[0]
-        if program not in {*PROGRAMS, SLEEP, *WHILE_THEY_RUN}:
+        if program not in {*PROGRAMS, SLEEP, HOLD, *WHILE_THEY_RUN}:
             raise AppStartError(f'cannot start app "{app.name}": {program}: no such file')
 
     def _run_app(self, app: RuntimeApp) -> None:
         program, *arguments = self._argv(app)
-        if program == SLEEP:
+        if program == HOLD:
+            self._hold()
+        if program in (SLEEP, HOLD):
             self._asleep.append(app.name)
             return
         status = PROGRAMS[program](self, app, arguments)
         self._record(app.name, status)
         self._failed = self._failed or status
+
+    def _hold(self) -> None:
+        """A folder and a process on the host, written down as the real engine does."""
+        resources = Resources(self._pod.directory)
+        folder = resources.record_run_dir()
+        child = subprocess.Popen(
+            [sys.executable, "-c", "import time; time.sleep(1000)", folder],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        resources.record_process(child.pid, "held")
 
     def _sleep(self) -> None:
         """A sleeper ends when it is stopped, by a person or since another app failed."""

@@ -66,11 +66,12 @@ class SimulatedHost:
         """`run --net=none`."""
         return self("run", "--net=none", *words)
 
-    def start(self, *words: str | Path) -> subprocess.Popen[str]:
-        """Start a command in a process of its own."""
+    def start(self, *words: str | Path, fault: str | None = None) -> subprocess.Popen[str]:
+        """Start a command in a process of its own, to be struck at a point of kvmrkt.faults."""
         child = subprocess.Popen(
             [*PROGRAM, *self.flags, *map(str, words)],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env={**os.environ, **({"KVMRKT_FAULT": fault} if fault else {})},
         )  # fmt: skip
         self._children.append(child)
         return child

@@ -212,7 +212,7 @@ def test_garbage(data: DataDir, tmp_path: Path) -> None:
         (data.cas / "partial" / "new").touch()
         (data.cas / "partial" / "old").touch()
         os.utime(data.cas / "partial" / "old", (5, 5))
-        with temporary(store, "in-use") as used:
+        with temporary(store.data.cas, "in-use") as used:
             trees = {"deps-sha512-aa-1"}
             removed = list(collect_garbage(store, 3600 * 10**9, trees, {images[1].id}))
             assert used.exists()

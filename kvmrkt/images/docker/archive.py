@@ -152,7 +152,7 @@ def open_archive(store: Store, reference: DockerArchiveReference) -> Iterator[Im
 def _decompressed(store: Store, file: IO[bytes], compression: str) -> Iterator[IO[bytes]]:
     limit = store.limits.expanded_bytes
     file.seek(0)
-    with temporary(store, "archive") as path, path.open("w+b") as out:
+    with temporary(store.data.cas, "archive") as path, path.open("w+b") as out:
         for chunk in tar_chunks(file, compression):
             if out.tell() + len(chunk) > limit:
                 raise ArchiveError(f"the archive is larger than {limit} bytes, unpacked")

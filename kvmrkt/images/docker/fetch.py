@@ -100,7 +100,7 @@ def _dev_links(store: Store) -> Iterator[Path]:
             link = tarfile.TarInfo(name)
             link.type, link.linkname, link.mode = tarfile.SYMTYPE, to, 0o777
             target.addfile(link)
-    with temporary(store, "layer") as path:
+    with temporary(store.data.cas, "layer") as path:
         with storing("write a layer to the image store"):
             path.write_bytes(out.getvalue())
         yield path

@@ -44,7 +44,9 @@ def unpacked_layers(
         )
     budget = _Budget(store.limits)
     with ExitStack() as stack:
-        paths = {layer.name: stack.enter_context(temporary(store, "layer")) for layer in wanted}
+        paths = {
+            layer.name: stack.enter_context(temporary(store.data.cas, "layer")) for layer in wanted
+        }
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="layer") as pool:
             try:
                 tasks = [

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from kvmrkt.errors import VmmError
+from kvmrkt.faults import reach
 from kvmrkt.paths import RUNTIME
 from kvmrkt.pods.records import AppRecord
 from kvmrkt.pods.resources import Resources
@@ -182,14 +183,17 @@ def _run_machine(pod: KvmPod, accelerator: Accelerator, trace: Trace) -> int:
         logs.mkdir(mode=0o750, exist_ok=True)
         scratch = directory.path / "scratch.img"
         scratch.unlink(missing_ok=True)  # of a first try under another accelerator
-        make_scratch(directory.data.cas / "scratch", scratch)
+        make_scratch(directory.data.cas, scratch)
+        reach("scratch-made")
         wires = make_wires(stack, tuple(port for app in pod.spec.apps for port in app.ports))
         served, setup = _serve_folders(pod, resources, wires, logs, stack)
         machine = _machine(pod, accelerator, wires, scratch, served)
         qemu = find_qemu(accelerator, lean=served is None)
         vmm = Vmm.start(qemu, machine, wires, logs / "qemu", setup=setup)
         stack.callback(vmm.kill)
+        reach("qemu-started")
         resources.record_process(vmm.process.pid, "qemu")
+        reach("qemu-recorded")
         trace.end("spawn")
         return _supervise(pod, _spec(pod.spec, served), vmm, wires, logs, accelerator, trace)
 
@@ -273,6 +277,7 @@ def _serve_folders(
         return None, None
     mount_point = resources.record_run_dir() / share.TAG
     mount_point.mkdir(exist_ok=True)
+    reach("mount-point-made")
     program = share.find_virtiofsd()
     if program is None:
         return Plan9(share.TAG, mount_point), share.make_tree(mount_point, pod.folders)
@@ -280,6 +285,8 @@ def _serve_folders(
         process, connection = share.start_virtiofsd(program, mount_point, pod.folders, log)
     stack.callback(process.wait, timeout=10)
     stack.callback(process.kill)
+    reach("virtiofsd-started")
     resources.record_process(process.pid, "virtiofsd")
+    reach("virtiofsd-recorded")
     wires.lend(SHARE, connection)
     return VirtioFs(share.TAG, connection.fileno()), None

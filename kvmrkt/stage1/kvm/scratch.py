@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 
 from kvmrkt.errors import StoreError, describe
+from kvmrkt.faults import reach
 from kvmrkt.process import find_program, run
 
 DEFAULT_BYTES = 8 << 30
@@ -23,33 +24,35 @@ _EXTENDED = "assume_storage_prezeroed=1,nodiscard"
 # a new sparse file is zeros: without being told, each guest would write 128 MiB of them
 
 
-def make_scratch(templates: Path, target: Path, size_bytes: int = DEFAULT_BYTES) -> None:
-    """Make `target` a formatted ext4 image; raises StoreError when the disk is full."""
-    template = templates / f"scratch-{size_bytes}.ext4"
+def make_scratch(cas: Path, target: Path, size_bytes: int = DEFAULT_BYTES) -> None:
+    """Make `target` a formatted ext4 image; raises StoreError when the disk is full.
+
+    Its template is kept in the store whose folder is `cas`.
+    """
+    template = cas / "scratch" / f"scratch-{size_bytes}.ext4"
     try:
         if not template.exists():
-            _format(template, size_bytes)
+            _format(cas, template, size_bytes)
         _copy_sparse(template, target)
     except OSError as error:
         target.unlink(missing_ok=True)
         raise StoreError(f"cannot make the scratch disk {target}: {describe(error)}") from error
 
 
-def _format(template: Path, size_bytes: int) -> None:
+def _format(cas: Path, template: Path, size_bytes: int) -> None:
+    from kvmrkt.images.disk import temporary
+
     mke2fs = find_program("mke2fs", package="e2fsprogs", also=("/usr/sbin/mke2fs", "/sbin/mke2fs"))
     template.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
     # another process may do the same at the same time: each has a name of its own, the last wins
-    temporary = template.with_suffix(f".{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            file.truncate(size_bytes)
+    with temporary(cas, "scratch") as fresh:
+        os.truncate(fresh, size_bytes)
         run([
             str(mke2fs), "-q", "-F", "-t", "ext4", "-O", _FEATURES, "-m", "0",
-            "-E", _EXTENDED, "-I", "256", str(temporary),
+            "-E", _EXTENDED, "-I", "256", str(fresh),
         ])  # fmt: skip
-        temporary.rename(template)
-    finally:
-        temporary.unlink(missing_ok=True)
+        reach("scratch-formatted")
+        fresh.rename(template)
 
 
 def _copy_sparse(source: Path, target: Path) -> None:

@@ -28,6 +28,7 @@ from kvmrkt.errors import (
     KvmrktError,
     VmmError,
 )
+from kvmrkt.faults import reach
 from kvmrkt.notify import notify
 from kvmrkt.stage1.kvm.agent import (
     Agent,
@@ -208,6 +209,7 @@ class Supervisor:
             (log, self._failure), timeout=_DRAIN_SECONDS, return_when=asyncio.FIRST_COMPLETED
         )
         self._vmm.kill()
+        reach("qemu-killed")
         self._heard.stopping = True  # nobody is left to be asked
         notify("STOPPING=1", "STATUS=The apps have ended")
         output = asyncio.ensure_future(asyncio.wait(self._output_tasks))
@@ -239,6 +241,7 @@ class Supervisor:
     async def _converse(self) -> None:
         notify("STATUS=The guest boots")
         await self._hear_hello()
+        reach("guest-heard")
         self._trace.end("kernel")
         spec = msgspec.structs.replace(
             self._plan.spec,
@@ -248,17 +251,21 @@ class Supervisor:
         self._heard.may_run = True
         await self._start_pod(spec)
         self._heard.started = True
+        reach("apps-started")
         notify("READY=1", "STATUS=The apps run")
         self._trace.end("agent")
         while (event := await self._agent.events.get()) is not None:
             if isinstance(event, AppStarted):
                 self._records.app_started(event)
+                reach("app-start-recorded")
             elif isinstance(event, AppExited):
                 self._heard.exits.append(event)
                 self._records.app_exited(event)
+                reach("app-exit-recorded")
             elif isinstance(event, AgentFailed):
                 raise GuestError(f"the guest's agent failed: {event.message}")
             elif isinstance(event, PodExited):
+                reach("apps-ended")
                 self._trace.end("app")
                 return
         raise await self._why_down()
