@@ -18,7 +18,7 @@ from kvmrkt.cli.flags import boolean, flag_table, path, value
 from kvmrkt.cli.grammar import hoist_global_flags, place_leading_flags
 from kvmrkt.cli.group import PrefixGroup
 from kvmrkt.cli.report import report_error, report_traceback
-from kvmrkt.errors import EXIT_FAILURE, KvmrktError
+from kvmrkt.errors import EXIT_FAILURE, KvmrktError, UsageError
 
 EXIT_NO_COMMAND = 2
 
@@ -41,6 +41,14 @@ COMMANDS = {
     "trust": ("kvmrkt.cli.trust:command", "Trust a key for image verification"),
     "version": ("kvmrkt.cli.version:command", "Print versions"),
 }
+
+GONE = {
+    "api-service": (
+        "rkt's gRPC service is not part of kvmrkt",
+        "list and status print JSON with --format=json; Python programs have kvmrkt.Host",
+    ),
+}
+"""Commands of rkt that there will not be: why, and what there is instead."""
 
 GROUPS = frozenset({"image"})
 """The commands that have commands of their own."""
@@ -75,6 +83,15 @@ class CommandTable(PrefixGroup):
         command: click.Command = getattr(importlib.import_module(module), attribute)
         command.name = name
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As any group, but who asks for what rkt had is told what there is instead."""
+        if args[0] in GONE:
+            message, hint = GONE[args[0]]
+            raise UsageError(f"{args[0]}: {message}", hint=hint)
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The summaries come from the table: help imports no command."""
