@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from kvmrkt.errors import ManifestError
 
@@ -24,7 +25,7 @@ SECCOMP_REMOVE = "os/linux/seccomp-remove-set"
 
 APPLIED = frozenset(
     (MEMORY, CPU, CPU_SHARES, OOM_SCORE_ADJ, NO_NEW_PRIVILEGES)
-    + (CAPABILITIES_RETAIN, CAPABILITIES_REMOVE)
+    + (CAPABILITIES_RETAIN, CAPABILITIES_REMOVE, SECCOMP_RETAIN, SECCOMP_REMOVE)
 )
 
 DEFAULT_CAPABILITIES = (
@@ -52,6 +53,7 @@ _QUANTITY = re.compile(
     r"(?:(?P<suffix>[KMGTPE]i|[numkKMGTPE])|[eE](?P<exponent>[+-]?\d{1,3}))?",
     re.ASCII,
 )
+_CALL = re.compile(r"@[a-z0-9.]+/[a-z0-9-]+|[a-z_][a-z0-9_]*", re.ASCII)
 _POWERS = {"n": -9, "u": -6, "m": -3, "k": 3, "K": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
 _BINARY = "KMGTPE"
 _MAX_QUANTITY = 2**63 - 1
@@ -123,6 +125,44 @@ def capabilities(app: App) -> tuple[str, ...]:
         )
     kept = set(DEFAULT_CAPABILITIES) - (remove or set()) if retain is None else retain
     return tuple(name for name in ALL_CAPABILITIES if name in kept)
+
+
+class SeccompSet(NamedTuple):
+    """What an app's seccomp isolator says, names and `@` groups as written."""
+
+    mode: Literal["retain", "remove"]
+    calls: tuple[str, ...]
+    errno: int | None
+    """What a blocked call returns; None ends the app with SIGSYS."""
+
+
+def seccomp(app: App) -> SeccompSet | None:
+    """The app's seccomp isolator, None without one; raises ManifestError if there are several."""
+    names = [i.name for i in app.isolators if i.name in (SECCOMP_RETAIN, SECCOMP_REMOVE)]
+    if not names:
+        return None
+    if len(names) > 1:
+        raise ManifestError("too many seccomp isolators specified")
+    value, field = _find(app, names[0])
+    calls = value.get("set") if isinstance(value, dict) else None
+    if not isinstance(calls, list) or not calls:
+        raise ManifestError(f"{field}.set: is required, but missing")
+    for index, call in enumerate(calls):
+        if not isinstance(call, str) or not _CALL.fullmatch(call):
+            raise ManifestError(f"{field}.set[{index}]: {call!r} is not the name of a system call")
+    mode: Literal["retain", "remove"] = "retain" if names[0] == SECCOMP_RETAIN else "remove"
+    return SeccompSet(mode, tuple(calls), _errno(value.get("errno") or None, f"{field}.errno"))
+
+
+def _errno(word: object, field: str) -> int | None:
+    if word is None:
+        return None
+    if not isinstance(word, str) or not re.fullmatch("E[A-Z0-9]+", word, re.ASCII):
+        raise ManifestError(f"{field}: {word!r} is not the name of an error (like EPERM)")
+    number = getattr(errno, word, None)
+    if number is None:
+        raise ManifestError(f"{field}: there is no error {word}")
+    return int(number)
 
 
 def ignored(app: App) -> tuple[str, ...]:

@@ -118,11 +118,15 @@ def test_isolators_take_the_place_of_the_images(host: SimulatedHost) -> None:
     }
 
 
-def test_a_seccomp_filter_is_kept_with_a_warning_that_nothing_applies_it_yet(
-    host: SimulatedHost,
-) -> None:
-    done = host("prepare", host.image(), "--seccomp=mode=retain,read")
-    assert 'app "app": the isolator os/linux/seccomp-retain-set is not applied' in done.errors
+def test_isolators_that_nothing_applies_are_named(host: SimulatedHost) -> None:
+    isolators = [
+        {"name": "os/linux/selinux-context", "value": {}},
+        {"name": "os/linux/seccomp-retain-set", "value": {"set": ["read"]}},
+    ]
+    own = {"exec": ["/bin/app"], "user": "0", "group": "0", "isolators": isolators}
+    done = host("prepare", host.image(app=own))
+    assert 'app "app": the isolator os/linux/selinux-context is not applied' in done.errors
+    assert "seccomp" not in done.errors
 
 
 def test_deprecated_flags_work_and_say_so(host: SimulatedHost) -> None:

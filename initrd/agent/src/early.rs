@@ -4,7 +4,9 @@ use crate::failure::{Kind, Outcome, While};
 use crate::{files, layout};
 use rustix::fs::{Mode, mkdir};
 use rustix::mount::{MountFlags, mount, mount_move};
-use rustix::process::{Resource, Rlimit, chdir, chroot, setrlimit, umask};
+use rustix::process::{
+    DumpableBehavior, Resource, Rlimit, chdir, chroot, set_dumpable_behavior, setrlimit, umask,
+};
 
 /// The initrd's directory on which the agent's root is assembled.
 const BASE: &core::ffi::CStr = c"/base";
@@ -44,6 +46,13 @@ pub fn mount_filesystems() -> Outcome<()> {
         }
     }
     Ok(())
+}
+
+/// Keeps apps from looking into the agent's children before these have given up its privileges: what
+/// the kernel would write a dump of, a process of the same user may trace. Executing a program ends it.
+pub fn hide_memory() {
+    // A kernel that refuses it still asks the looker for the capabilities of the looked at.
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
 }
 
 /// PID 1's limit on open files is 1024/4096; servers raise theirs and expect what a distribution

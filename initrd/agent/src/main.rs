@@ -22,6 +22,7 @@ static ALLOCATOR: agent::heap::Heap = agent::heap::Heap::new();
 fn boot() -> Outcome<()> {
     early::mount_filesystems()?;
     early::raise_limits();
+    early::hide_memory();
     let control = ports::wait_and_open(ports::CONTROL)?;
     let log = ports::wait_and_open(ports::LOG)?;
     let mut agent = Agent::new(control, log)?;

@@ -1,18 +1,19 @@
 //! Starting a program inside an app: the main process, or a handler.
 
 use crate::failure::{Failure, Kind, Outcome, While};
+use crate::privileges::Privileges;
 use crate::protocol::spec::AppSpec;
 use crate::report::{self, Report};
 use crate::sandbox::Sandbox;
-use crate::sys::{self, Child, Forked};
-use crate::{cgroup, diagnosis, environment, files, privileges, users};
+use crate::sys::{self, Child, Forked, SharedWord};
+use crate::{cgroup, diagnosis, environment, files, users};
 use alloc::ffi::CString;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::ptr::null;
 use rustix::fd::{AsFd, BorrowedFd};
-use rustix::fs::Mode;
+use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, accessat, stat};
 use rustix::io::{self, Errno};
 use rustix::process::{WaitId, WaitIdOptions, chdir, ioctl_tiocsctty, setsid, umask, waitid};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
@@ -34,8 +35,37 @@ pub struct Launch<'a> {
     pub cgroup: &'a cgroup::Cgroup,
 }
 
+/// What a new process is to do once it is all that a program of the app is.
+#[derive(Clone, Copy, Debug)]
+enum Purpose<'a> {
+    /// Execute the program; why that failed goes into the word, since its filter may forbid it to
+    /// say anything.
+    Execute(&'a SharedWord),
+    /// Look, without a filter, why executing failed for this reason.
+    Explain(Errno),
+}
+
 /// Starts it; returns when the program is executing.
 pub fn launch(launch: &Launch<'_>) -> Outcome<Child> {
+    let word = SharedWord::new().trying(Kind::Internal, "map memory for a child's word")?;
+    let child = start(launch, Purpose::Execute(&word))?;
+    if word.get() == 0 {
+        return Ok(child);
+    }
+    await_end(&child);
+    let explaining = start(launch, Purpose::Explain(Errno::from_raw_os_error(word.get())))?;
+    await_end(&explaining);
+    let message = format!("app {}: its program could not be executed", launch.app.name);
+    Err(Failure::new(Kind::ExecFailed, message))
+}
+
+/// It has said its word and ends at once.
+fn await_end(child: &Child) {
+    let _ = waitid(WaitId::PidFd(child.pidfd.as_fd()), WaitIdOptions::EXITED);
+}
+
+/// Makes a process of the app; returns when it has executed its program, or tried to.
+fn start(launch: &Launch<'_>, purpose: Purpose<'_>) -> Outcome<Child> {
     let (reports, reporter) = report::pipe()?;
     let forked = launch
         .sandbox
@@ -43,7 +73,7 @@ pub fn launch(launch: &Launch<'_>) -> Outcome<Child> {
         .trying(Kind::Internal, format_args!("make a process for app {}", launch.app.name))?;
     match forked {
         Forked::Child => {
-            let Err(failure) = become_program(launch);
+            let Err(failure) = become_program(launch, purpose);
             reporter.failed(&failure);
             sys::exit(126)
         }
@@ -51,8 +81,7 @@ pub fn launch(launch: &Launch<'_>) -> Outcome<Child> {
             drop(reporter);
             match reports.wait()? {
                 Report::Failed(failure) => {
-                    // It has said its word and ends at once.
-                    let _ = waitid(WaitId::PidFd(child.pidfd.as_fd()), WaitIdOptions::EXITED);
+                    await_end(&child);
                     Err(failure)
                 }
                 Report::Silence | Report::Ready => Ok(child),
@@ -63,7 +92,7 @@ pub fn launch(launch: &Launch<'_>) -> Outcome<Child> {
 
 enum Never {}
 
-fn become_program(launch: &Launch<'_>) -> Result<Never, Failure> {
+fn become_program(launch: &Launch<'_>, purpose: Purpose<'_>) -> Result<Never, Failure> {
     let app = launch.app;
     if let Some(adjustment) = app.oom_score_adj {
         files::write("/proc/self/oom_score_adj", format!("{adjustment}").as_bytes())
@@ -71,22 +100,27 @@ fn become_program(launch: &Launch<'_>) -> Result<Never, Failure> {
     }
     launch.sandbox.enter_mounts().trying(Kind::Internal, "enter the app's root")?;
     let identity = users::resolve(&app.user, &app.group)?;
-    set_up_stdio(launch, identity.uid).trying(Kind::Internal, "set up the standard streams")?;
+    if let Purpose::Execute(_) = purpose {
+        set_up_stdio(launch, identity.uid).trying(Kind::Internal, "set up the standard streams")?;
+    }
     umask(Mode::from_raw_mode(0o022));
     chdir(app.working_directory.as_str()).trying(
         Kind::NoSuchDirectory,
         format_args!("enter the working directory {:?}", app.working_directory),
     )?;
-    let allowed = privileges::parse_capabilities(&app.capabilities)?;
-    privileges::drop_privileges(
-        &identity,
-        &app.supplementary_gids,
-        allowed,
-        app.no_new_privileges,
-    )?;
+    let privileges = Privileges::of(app, &identity)?;
+    privileges.keep_only()?;
     let terminal = app.terminal.as_ref().and_then(|terminal| terminal.name.as_deref());
     let environment = environment::complete(&app.environment, identity.account.as_ref(), terminal);
-    Err(execute(launch.argv, &environment))
+    let program = Program::prepare(launch.argv, &environment)?;
+    match purpose {
+        Purpose::Explain(reason) => Err(diagnosis::explain(&program.path, reason)),
+        Purpose::Execute(word) => {
+            privileges.filter_calls()?;
+            word.set(program.execute().raw_os_error());
+            sys::exit(126)
+        }
+    }
 }
 
 /// Gives the process its own session and its streams. All other descriptors close on exec.
@@ -116,27 +150,59 @@ fn candidates(program: &str, path: &str) -> Vec<String> {
         .collect()
 }
 
-fn execute(argv: &[String], environment: &[String]) -> Failure {
-    let program = argv.first().map_or("", String::as_str);
-    let zero =
-        || Failure::new(Kind::InvalidSpec, format!("{program:?}: an argument has a zero byte"));
-    let (Some(arguments), Some(variables)) = (c_strings(argv), c_strings(environment)) else {
-        return zero();
-    };
-    let (arguments_list, variables_list) = (pointers(&arguments), pointers(&variables));
-    let path = environment::value_of(environment, "PATH").unwrap_or_default();
+/// A program that is ready to be executed: nothing but the call itself is left to do.
+#[derive(Debug)]
+struct Program {
+    path: String,
+    file: CString,
+    arguments: Vec<CString>,
+    variables: Vec<CString>,
+}
+
+impl Program {
+    fn prepare(argv: &[String], environment: &[String]) -> Outcome<Program> {
+        let program = argv.first().map_or("", String::as_str);
+        let path = environment::value_of(environment, "PATH").unwrap_or_default();
+        let path = find(program, path)?;
+        let prepared = (|| {
+            let file = CString::new(path.as_str()).ok()?;
+            let (arguments, variables) = (c_strings(argv)?, c_strings(environment)?);
+            Some(Program { path, file, arguments, variables })
+        })();
+        prepared.ok_or_else(|| {
+            let message = format!("{program:?}: an argument has a zero byte");
+            Failure::new(Kind::InvalidSpec, message)
+        })
+    }
+
+    /// Returns only on failure.
+    fn execute(&self) -> Errno {
+        sys::execve(&self.file, &pointers(&self.arguments), &pointers(&self.variables))
+    }
+}
+
+/// The first place where this user may execute the program.
+fn find(program: &str, path: &str) -> Outcome<String> {
     let mut failure = None;
     for candidate in candidates(program, path) {
-        let Ok(file) = CString::new(candidate.as_str()) else { return zero() };
-        let reason = sys::execve(&file, &arguments_list, &variables_list);
-        let is_missing = matches!(reason, Errno::NOENT | Errno::NOTDIR)
-            && rustix::fs::stat(candidate.as_str()).is_err();
         // A file that exists but cannot be run says more than the places where there is none.
-        if failure.is_none() && !is_missing {
-            failure = Some(diagnosis::explain(&candidate, reason));
+        match stat(candidate.as_str()).map(|status| FileType::from_raw_mode(status.st_mode)) {
+            Err(Errno::NOENT | Errno::NOTDIR) => {}
+            Ok(FileType::Directory) => {
+                failure.get_or_insert_with(|| diagnosis::explain(&candidate, Errno::ACCESS));
+            }
+            Err(reason) => {
+                failure.get_or_insert_with(|| diagnosis::explain(&candidate, reason));
+            }
+            Ok(_) => match accessat(CWD, candidate.as_str(), Access::EXEC_OK, AtFlags::EACCESS) {
+                Ok(()) => return Ok(candidate),
+                Err(reason) => {
+                    failure.get_or_insert_with(|| diagnosis::explain(&candidate, reason));
+                }
+            },
         }
     }
-    failure.unwrap_or_else(|| {
+    Err(failure.unwrap_or_else(|| {
         let place = if program.contains('/') {
             String::from("in the image")
         } else {
@@ -144,7 +210,7 @@ fn execute(argv: &[String], environment: &[String]) -> Failure {
         };
         let message = format!("there is no executable {program:?} {place}");
         Failure::new(Kind::NoSuchExecutable, message)
-    })
+    }))
 }
 
 fn c_strings(texts: &[String]) -> Option<Vec<CString>> {
@@ -169,7 +235,7 @@ mod tests {
     #[test]
     fn a_missing_program_is_named_with_where_it_was_looked_for() {
         let argv = [String::from("no-such-program")];
-        let failure = execute(&argv, &[String::from("PATH=/none")]);
+        let failure = Program::prepare(&argv, &[String::from("PATH=/none")]).unwrap_err();
         assert_eq!(failure.kind, Kind::NoSuchExecutable);
         let expected = "there is no executable \"no-such-program\" in PATH=/none";
         assert_eq!(failure.message, expected);

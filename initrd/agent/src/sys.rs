@@ -4,6 +4,7 @@
 use core::arch::asm;
 use core::ffi::CStr;
 use core::fmt;
+use core::sync::atomic::{AtomicI32, Ordering};
 use linux_raw_sys::general as raw;
 use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use rustix::io;
@@ -125,11 +126,80 @@ pub fn execve(path: &CStr, argv: &[*const u8], environment: &[*const u8]) -> io:
     io::Errno::from_raw_os_error(-result as i32)
 }
 
-/// Ends the process.
+/// Ends the process, by a trap if an app's filter keeps it from ending in order.
 pub fn exit(status: i32) -> ! {
+    // SAFETY: takes a number and does not return.
+    unsafe { syscall(raw::__NR_exit_group, [status as usize, 0, 0, 0, 0, 0]) };
     loop {
-        // SAFETY: takes a number and does not return.
-        unsafe { syscall(raw::__NR_exit_group, [status as usize, 0, 0, 0, 0, 0]) };
+        // SAFETY: an instruction that has no effect but its exception.
+        #[cfg(target_arch = "x86_64")]
+        unsafe {
+            asm!("ud2")
+        };
+        // SAFETY: as above.
+        #[cfg(target_arch = "aarch64")]
+        unsafe {
+            asm!("brk #1")
+        };
+    }
+}
+
+/// Bytes of one instruction of a filter (`struct sock_filter`).
+pub const FILTER_INSTRUCTION_BYTES: usize = 8;
+
+/// Of `linux/seccomp.h`, which linux-raw-sys leaves out.
+const SECCOMP_SET_MODE_FILTER: usize = 1;
+
+/// What the kernel takes as a filter (`struct sock_fprog`).
+#[repr(C)]
+struct FilterProgram {
+    instructions: u16,
+    start: *const u8,
+}
+
+/// Lets the kernel judge every further system call of this process by `program`.
+pub fn install_filter(program: &[u8]) -> io::Result<()> {
+    let instructions =
+        u16::try_from(program.len() / FILTER_INSTRUCTION_BYTES).map_err(|_| io::Errno::INVAL)?;
+    let program = FilterProgram { instructions, start: program.as_ptr() };
+    let operation = SECCOMP_SET_MODE_FILTER;
+    // SAFETY: the kernel reads that many instructions, copies and checks them.
+    let result =
+        unsafe { syscall(raw::__NR_seccomp, [operation, 0, &raw const program as usize, 0, 0, 0]) };
+    checked(result).map(|_| ())
+}
+
+/// A number that a process and those it forks see alike, for a child that can no longer make calls.
+#[derive(Debug)]
+pub struct SharedWord(*mut AtomicI32);
+
+/// The least that can be mapped.
+const PAGE_BYTES: usize = 4096;
+
+impl SharedWord {
+    /// A word that is 0.
+    pub fn new() -> io::Result<SharedWord> {
+        let word = map(PAGE_BYTES, raw::MAP_SHARED)?;
+        Ok(SharedWord(word.cast()))
+    }
+
+    /// Changes it.
+    pub fn set(&self, value: i32) {
+        // SAFETY: the mapping lives as long as this value, and any bytes are a number.
+        unsafe { &*self.0 }.store(value, Ordering::Release);
+    }
+
+    /// Reads it.
+    pub fn get(&self) -> i32 {
+        // SAFETY: as above.
+        unsafe { &*self.0 }.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for SharedWord {
+    fn drop(&mut self) {
+        // SAFETY: it was mapped by `new`, and references to it end with their calls.
+        unsafe { unmap_memory(self.0.cast(), PAGE_BYTES) };
     }
 }
 
@@ -180,11 +250,15 @@ pub enum Clock {
 
 /// Anonymous memory from the kernel, zeroed.
 pub fn map_memory(bytes: usize) -> Option<*mut u8> {
+    map(bytes, raw::MAP_PRIVATE).ok()
+}
+
+fn map(bytes: usize, kind: u32) -> io::Result<*mut u8> {
     let protection = (raw::PROT_READ | raw::PROT_WRITE) as usize;
-    let flags = (raw::MAP_PRIVATE | raw::MAP_ANONYMOUS) as usize;
+    let flags = (kind | raw::MAP_ANONYMOUS) as usize;
     // SAFETY: a fresh anonymous mapping touches nothing that exists.
     let result = unsafe { syscall(raw::__NR_mmap, [0, bytes, protection, flags, usize::MAX, 0]) };
-    checked(result).ok().map(|address| address as *mut u8)
+    checked(result).map(|address| address as *mut u8)
 }
 
 /// Gives memory back.

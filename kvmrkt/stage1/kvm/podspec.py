@@ -108,6 +108,8 @@ class AppSpec(msgspec.Struct, frozen=True, kw_only=True):
     mounts: tuple[AppMount, ...] = ()
     capabilities: tuple[str, ...] = ()
     no_new_privileges: bool = False
+    seccomp: str | None = None
+    """A filter (struct sock_filter[]) in base64; None for none."""
     protect_paths: bool = True
     limits: Limits = Limits()
     oom_score_adj: int | None = None

@@ -1,4 +1,5 @@
-"""From App Container terms to the agent's: a pod manifest becomes a PodSpec. Pure."""
+"""From App Container terms to the agent's: a pod manifest becomes a PodSpec. Pure, but for the
+filter of system calls, which is compiled and kept elsewhere (`seccomp/program.py`)."""
 
 from __future__ import annotations
 
@@ -24,6 +25,7 @@ from kvmrkt.stage1.kvm.podspec import (
     Terminal,
     WriteMode,
 )
+from kvmrkt.stage1.kvm.seccomp.program import filter_for
 from kvmrkt.stage1.kvm.share import HostFolder
 
 if TYPE_CHECKING:
@@ -132,6 +134,7 @@ def _translate_app(
             isolators.ALL_CAPABILITIES if insecure.capabilities else isolators.capabilities(app)
         ),
         no_new_privileges=isolators.no_new_privileges(app),
+        seccomp=None if insecure.seccomp else filter_for(app),
         protect_paths=not insecure.paths,
         limits=Limits(
             memory_bytes=isolators.memory_limit_bytes(app),

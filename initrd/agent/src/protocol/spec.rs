@@ -125,6 +125,7 @@ pub struct AppSpec {
     pub capabilities: Vec<String>,
     #[serde(default)]
     pub no_new_privileges: bool,
+    pub seccomp: Option<String>,
     pub protect_paths: bool,
     #[serde(default)]
     pub limits: Limits,

@@ -90,8 +90,10 @@ pub fn app(spec: &AppSpec) -> Outcome<()> {
     if spec.uses_terminal() && spec.terminal.is_none() {
         return invalid(format!("app {} uses a tty but gives no terminal", spec.name));
     }
-    match crate::privileges::parse_capabilities(&spec.capabilities) {
-        Ok(_) => Ok(()),
+    let capabilities = crate::privileges::parse_capabilities(&spec.capabilities).map(|_| ());
+    let filter = crate::privileges::parse_filter(spec.seccomp.as_deref()).map(|_| ());
+    match capabilities.and(filter) {
+        Ok(()) => Ok(()),
         Err(failure) => invalid(format!("app {}: {}", spec.name, failure.message)),
     }
 }

@@ -1,0 +1,1 @@
+"""The system calls of an app: from its isolator to the program the kernel runs."""
