@@ -277,9 +277,9 @@ class Pod:
 
         False when the pod ended before that, or the time is over.
         """
-        from kvmrkt.pods.waiting import wait_ready
+        from kvmrkt.pods.waiting import Outcome, wait_ready
 
-        return wait_ready(self._directory, timeout_seconds)
+        return wait_ready(self._directory, timeout_seconds) is Outcome.HAPPENED
 
     def wait(self) -> int:
         """Wait until the pod has ended, and return its exit status.

@@ -120,8 +120,7 @@ def run_prepared_pod(
     What speaks against it before it is in `run`, which `entered` is told, leaves it prepared.
     Raises PodError if it is not prepared, or is somebody else's already; and KvmrktError.
     """
-    if not pod.lock() or pod.section is not Section.PREPARED:
-        pod.unlock()
+    if pod.section is not Section.PREPARED or not pod.lock():
         raise PodError(f'pod "{pod.uuid}" is not prepared')
     try:
         with _stoppable():
@@ -173,8 +172,8 @@ def _plan(pod: PodDirectory, parts: PodParts, options: RunOptions, host: GlobalO
 def _enter(pod: PodDirectory, options: RunOptions, host: GlobalOptions) -> None:
     """Move the pod to `run`, its lock held, with how it is run written down."""
     pod.write_file("runtime-config", _runtime_config(pod, options, host))
+    pod.write_pid(os.getpid())  # whoever sees a pod in `run` can tell who runs it
     pod.to_run()
-    pod.write_pid(os.getpid())
     reach("pod-entered")
 
 
@@ -258,5 +257,6 @@ def _discarding(pod: PodDirectory) -> Iterator[None]:
 def _discard(pod: PodDirectory) -> None:
     """The pod never ran: leave nothing of it."""
     release_all(pod)
+    pod.to_garbage()  # nobody shall see it half deleted
     remove_tree(pod.path)
     pod.unlock()

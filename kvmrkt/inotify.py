@@ -12,12 +12,16 @@ if TYPE_CHECKING:
 _IN_MODIFY = 0x2
 _IN_MOVED_TO = 0x80
 _IN_CREATE = 0x100
+_IN_MOVE_SELF = 0x800
 _IN_ONLYDIR = 0x01000000
 _EVENTS_BYTES = 1 << 16
 
 
 class FolderWatch:
-    """Tells that something in one of some folders was made, written to, or moved there."""
+    """Tells that something in one of some folders was made, written to, or moved there.
+
+    And that the folder itself was moved.
+    """
 
     def __init__(self) -> None:
         """Watches nothing yet. Raises OSError when the host's inotify instances are used up."""
@@ -44,7 +48,7 @@ class FolderWatch:
     def add(self, folder_fd: int) -> None:
         """Watch an open folder, wherever it is moved; twice is as once. Raises OSError."""
         path = f"/proc/self/fd/{folder_fd}".encode()
-        events = _IN_CREATE | _IN_MODIFY | _IN_MOVED_TO | _IN_ONLYDIR
+        events = _IN_CREATE | _IN_MODIFY | _IN_MOVED_TO | _IN_MOVE_SELF | _IN_ONLYDIR
         self._checked(self._libc.inotify_add_watch(self._fd, path, events))
 
     def forget(self) -> None:

@@ -11,11 +11,10 @@ from kvmrkt.cli.command import (
     UUID_FILE,
     Command,
     OptionalValue,
-    given_uuids,
-    global_options,
+    the_pod,
 )
 from kvmrkt.cli.json_output import reformat
-from kvmrkt.errors import PodError, UsageError
+from kvmrkt.errors import PodError
 
 
 @click.command(
@@ -30,15 +29,7 @@ from kvmrkt.errors import PodError, UsageError
 @click.pass_context
 def command(ctx: click.Context, /, **flags: Any) -> None:
     """Print the manifest as JSON, unknown fields and all."""
-    from kvmrkt.pods.lookup import find_pod
-
-    uuids = given_uuids(flags["uuid"], flags["uuid_file"])
-    if len(uuids) != 1:
-        raise UsageError("give the UUID of one pod")
-    try:
-        pod = find_pod(global_options(ctx).data, uuids[0])
-    except PodError as error:
-        raise PodError("problem retrieving pod") from error
+    pod = the_pod(ctx, flags)
     pod.state()  # follows a pod that is on the move
     text = pod.read_pod_manifest()
     if text is None:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kvmrkt.cli.values import parse_bool, parse_duration_ns
-from kvmrkt.errors import KvmrktError, PodError, UsageError, describe
+from kvmrkt.errors import EXIT_FAILURE, KvmrktError, PodError, UsageError, describe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from kvmrkt.config import GlobalOptions
@@ -148,11 +148,54 @@ UUID_FILE = click.Option(
 )
 
 
-def given_uuids(arguments: tuple[str, ...], uuid_file: Path | None) -> list[str]:
-    """The UUIDs from the arguments or the file, but not both.
+def the_pod(
+    ctx: click.Context, flags: dict[str, Any], *, status_of_bad_file: int = EXIT_FAILURE
+) -> PodDirectory:
+    """The one pod that a command is about.
 
-    Raises UsageError, or PodError if the file cannot be read.
+    Raises UsageError, or PodError; with the given exit status if the UUID file cannot be read.
     """
+    from kvmrkt.pods.lookup import find_pod
+
+    uuids = _given_uuids(flags["uuid"], flags["uuid_file"], status_of_bad_file)
+    if len(uuids) != 1:
+        raise UsageError("give the UUID of one pod")
+    try:
+        return find_pod(global_options(ctx).data, uuids[0])
+    except PodError as error:
+        raise PodError("problem retrieving pod") from error
+
+
+def for_each_pod(
+    ctx: click.Context,
+    flags: dict[str, Any],
+    act: Callable[[PodDirectory], str],
+    *,
+    status_of_bad_file: int = EXIT_FAILURE,
+) -> int:
+    """Do something to every pod named, print what `act` returns, and count those it failed for.
+
+    Errors as `the_pod`, but what goes wrong with one pod is said, and the others have their turn.
+    """
+    from kvmrkt.pods.lookup import find_pod
+
+    failed = 0
+    for uuid in _given_uuids(flags["uuid"], flags["uuid_file"], status_of_bad_file):
+        doing = "cannot get pod"
+        try:
+            pod = find_pod(global_options(ctx).data, uuid)
+            doing = ""
+            click.echo(act(pod))
+        except KvmrktError as error:
+            note_error(doing, error)
+            failed += 1
+    return failed
+
+
+def _given_uuids(
+    arguments: tuple[str, ...], uuid_file: Path | None, status_of_bad_file: int
+) -> list[str]:
+    """The UUIDs from the arguments or the file, but not both."""
     if bool(arguments) == (uuid_file is not None):
         raise UsageError("give the UUID of a pod, or --uuid-file")
     if uuid_file is None:
@@ -161,16 +204,6 @@ def given_uuids(arguments: tuple[str, ...], uuid_file: Path | None) -> list[str]
         with uuid_file.open(encoding="ascii", errors="replace") as file:
             return [file.read(_UUID_FILE_LIMIT_BYTES).strip()]
     except OSError as error:
-        raise PodError(f"unable to resolve UUID from file: {describe(error)}") from error
-
-
-def pods_named(options: GlobalOptions, uuids: list[str]) -> Iterator[PodDirectory | None]:
-    """The pods, in order; None for one that is not found, after saying so."""
-    from kvmrkt.pods.lookup import find_pod
-
-    for uuid in uuids:
-        try:
-            yield find_pod(options.data, uuid)
-        except PodError as error:
-            note_error("cannot get pod", error)
-            yield None
+        refusal = PodError(f"unable to resolve UUID from file: {describe(error)}")
+        refusal.exit_status = status_of_bad_file
+        raise refusal from None

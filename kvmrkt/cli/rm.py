@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from kvmrkt.cli.command import (
     UUID_FILE,
     Command,
-    given_uuids,
-    global_options,
-    note_error,
-    pods_named,
+    for_each_pod,
 )
-from kvmrkt.errors import KvmrktError, PodError
+from kvmrkt.errors import PodError
+
+if TYPE_CHECKING:
+    from kvmrkt.pods.directory import PodDirectory
 
 
 @click.command(
@@ -28,18 +28,9 @@ def command(ctx: click.Context, /, **flags: Any) -> None:
     """Print the UUID of each pod that was removed."""
     from kvmrkt.pods.gc import remove
 
-    failed = 0
-    uuids = given_uuids(flags["uuid"], flags["uuid_file"])
-    for pod in pods_named(global_options(ctx), uuids):
-        if pod is None:
-            failed += 1
-            continue
-        try:
-            remove(pod)
-        except KvmrktError as error:
-            note_error("", error)
-            failed += 1
-        else:
-            click.echo(f'"{pod.uuid}"')
-    if failed:
-        raise PodError(f"failed to remove {failed} pod(s)")
+    def act(pod: PodDirectory) -> str:
+        remove(pod)
+        return f'"{pod.uuid}"'
+
+    if for_each_pod(ctx, flags, act):
+        raise PodError("failed to remove one or more pods")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,21 +11,17 @@ from kvmrkt.cli.command import (
     UUID_FILE,
     Command,
     OptionalValue,
-    given_uuids,
-    global_options,
-    note_error,
+    the_pod,
 )
 from kvmrkt.cli.json_output import FORMAT, to_json
 from kvmrkt.cli.values import absolute_time, parse_bool, parse_duration_ns
 from kvmrkt.errors import PodError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from kvmrkt.pods.directory import PodDirectory
     from kvmrkt.pods.status import PodFacts
-
-_READY_POLL_SECONDS = 0.1
 
 
 class _Wait(click.ParamType[float]):
@@ -63,32 +58,33 @@ def _wait_option(name: str, text: str) -> click.Option:
     help="Show the state of a pod.",
 )
 @click.pass_context
-def command(ctx: click.Context, /, **flags: Any) -> int:
+def command(ctx: click.Context, /, **flags: Any) -> None:
     """Print one pod, after waiting if asked to."""
-    from kvmrkt.pods.lookup import find_pod
     from kvmrkt.pods.status import read_pod
 
-    try:
-        uuids = given_uuids(flags["uuid"], flags["uuid_file"])
-    except PodError as error:
-        note_error("", error)
-        return EXIT_UUID_FILE
-    if len(uuids) != 1:
-        raise UsageError("give the UUID of one pod")
-    try:
-        pod = find_pod(global_options(ctx).data, uuids[0])
-    except PodError as error:
-        raise PodError("problem retrieving pod") from error
-    if flags["wait_ready"]:
-        _wait(lambda: _wait_ready(pod), flags["wait_ready"], f'pod "{pod.uuid}" to be ready')
-    if flags["wait"]:
-        _wait(pod.wait_unlocked, flags["wait"], f'pod "{pod.uuid}" to finish')
+    pod = the_pod(ctx, flags, status_of_bad_file=EXIT_UUID_FILE)
+    _wait_as_told(pod, flags)
     facts = read_pod(pod)
     if flags["format"]:
         click.echo(to_json(facts.status, flags["format"]))
     else:
         click.echo("\n".join(_lines(facts)))
-    return 0
+
+
+def _wait_as_told(pod: PodDirectory, flags: dict[str, Any]) -> None:
+    """Raises PodError, in rkt's words, when the time is over; an end is for who looks next."""
+    if not flags["wait_ready"] and not flags["wait"]:
+        return
+    from kvmrkt.pods.waiting import Outcome, wait_ended, wait_ready
+
+    waits = ((wait_ready, flags["wait_ready"], "pod readiness"),
+             (wait_ended, flags["wait"], "pod to finish"))  # fmt: skip
+    for wait, seconds, what in waits:
+        if not seconds:
+            continue
+        timeout_seconds = None if seconds == float("inf") else seconds
+        if wait(pod, timeout_seconds) is Outcome.TIME_OVER:
+            raise PodError(f"error waiting for {what}: context deadline exceeded")
 
 
 def _lines(pod: PodFacts) -> Iterator[str]:
@@ -110,34 +106,3 @@ def _lines(pod: PodFacts) -> Iterator[str]:
     for app in status.apps or ():
         if ended and isinstance(app.exit_code, int):
             yield f"app-{app.name}={app.exit_code}"
-
-
-def _wait(blocking: Callable[[], None], seconds: float, what: str) -> None:
-    """Run a function that may block for ever, but not longer than the time given."""
-    if seconds == float("inf"):
-        blocking()
-        return
-    import threading
-
-    thread = threading.Thread(target=blocking, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if thread.is_alive():
-        raise PodError(f"error waiting for {what}: {seconds:g} seconds have passed")
-
-
-def _wait_ready(pod: PodDirectory) -> None:
-    from kvmrkt.pods.states import PodState
-    from kvmrkt.pods.status import read_pod
-
-    while True:
-        try:
-            status = read_pod(pod).status
-        except PodError:
-            return  # deleted: what comes next says so
-        if status.state not in {PodState.PREPARING, PodState.PREPARED, PodState.RUNNING}:
-            return
-        apps = status.apps or ()
-        if apps and status.state is PodState.RUNNING and all(a.state != "created" for a in apps):
-            return
-        time.sleep(_READY_POLL_SECONDS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,13 +10,13 @@ from kvmrkt.cli.command import (
     EXIT_UUID_FILE,
     UUID_FILE,
     Command,
-    given_uuids,
-    global_options,
-    note_error,
-    pods_named,
+    for_each_pod,
 )
 from kvmrkt.cli.flags import boolean
-from kvmrkt.errors import KvmrktError, PodError
+from kvmrkt.errors import PodError
+
+if TYPE_CHECKING:
+    from kvmrkt.pods.directory import PodDirectory
 
 
 @click.command(
@@ -29,27 +29,13 @@ from kvmrkt.errors import KvmrktError, PodError
     help="Stop pods, and wait until they have ended.",
 )
 @click.pass_context
-def command(ctx: click.Context, /, **flags: Any) -> int:
+def command(ctx: click.Context, /, **flags: Any) -> None:
     """Print the UUID of each pod that was stopped."""
     from kvmrkt.pods.stop import stop
 
-    try:
-        uuids = given_uuids(flags["uuid"], flags["uuid_file"])
-    except PodError as error:
-        note_error("", error)
-        return EXIT_UUID_FILE
-    failed = 0
-    for pod in pods_named(global_options(ctx), uuids):
-        if pod is None:
-            failed += 1
-            continue
-        try:
-            stopped = stop(pod, force=flags["force"])
-        except KvmrktError as error:
-            note_error("", error)
-            failed += 1
-            continue
-        click.echo(f'"{pod.uuid}"' if stopped else f'pod "{pod.uuid}" is already stopped')
-    if failed:
+    def act(pod: PodDirectory) -> str:
+        stopped = stop(pod, force=flags["force"])
+        return f'"{pod.uuid}"' if stopped else f'pod "{pod.uuid}" is already stopped'
+
+    if failed := for_each_pod(ctx, flags, act, status_of_bad_file=EXIT_UUID_FILE):
         raise PodError(f"failed to stop {failed} pod(s)")
-    return 0

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from kvmrkt.paths import DataDir
 
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_LOCK_ATTEMPTS = 20
-_LOCK_PAUSE_SECONDS = 0.005
+_CREATE_ATTEMPTS = 20
+_READERS_SECONDS = 10.0
+_PAUSE_SECONDS = 0.002
 
 
 class PodDirectory:
@@ -50,7 +51,7 @@ class PodDirectory:
         """Make a new pod in `embryo` with its exclusive lock held; raises PodError."""
         pod = cls(data, Section.EMBRYO, new_uuid())
         try:
-            for _ in range(_LOCK_ATTEMPTS):
+            for _ in range(_CREATE_ATTEMPTS):
                 pod._make_directory()
                 reach("pod-made")
                 # A gc that ran between mkdir and flock took the embryo for an abandoned one.
@@ -58,6 +59,7 @@ class PodDirectory:
                     reach("pod-locked")
                     pod.write_file("pod-created", b"")
                     return pod
+                time.sleep(_PAUSE_SECONDS)
         except OSError as error:
             raise PodError(
                 f"cannot make a pod in {data.pods}: {describe(error)}",
@@ -79,25 +81,17 @@ class PodDirectory:
     def lock(self) -> bool:
         """Take the exclusive lock; False when another process holds it or the pod has moved on.
 
-        A moment's patience outlasts the shared lock with which others look at the state.
+        Not for a pod in `run`, where the lock says that the pod runs: only who moves it there
+        holds it, and keeps it for the pod's life.
         """
-        for attempt in range(_LOCK_ATTEMPTS):
-            try:
-                fd = os.open(self.path, _DIRECTORY_FLAGS)
-            except FileNotFoundError:
-                return False
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(fd)
-                if attempt + 1 < _LOCK_ATTEMPTS:
-                    time.sleep(_LOCK_PAUSE_SECONDS)
-                continue
-            if _same_directory(fd, self.path):
-                self.lock_fd = fd
-                return True
-            os.close(fd)
+        try:
+            fd = os.open(self.path, _DIRECTORY_FLAGS)
+        except FileNotFoundError:
             return False
+        if _lock_exclusively(fd) and _same_directory(fd, self.path):
+            self.lock_fd = fd
+            return True
+        os.close(fd)
         return False
 
     def unlock(self) -> None:
@@ -152,6 +146,10 @@ class PodDirectory:
     def to_run(self) -> None:
         """prepare or prepared -> run, the lock stays held for the life of the pod."""
         self._move(Section.RUN)
+
+    def to_garbage(self) -> None:
+        """Out of sight, the lock stays held: the pod is about to be deleted."""
+        self._move(Section.GARBAGE)
 
     def move_if_there(self, target: Section) -> bool:
         """Move, and say whether this call did it: False when another process was faster."""
@@ -288,12 +286,32 @@ def _is_locked(path: Path) -> bool | None:
     except FileNotFoundError:
         return None
     try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        return not _try_lock(fd, fcntl.LOCK_SH)
     finally:
         os.close(fd)
-    return False
+
+
+def _lock_exclusively(fd: int) -> bool:
+    """Take the lock, unless somebody holds it exclusively.
+
+    Who looks at the state holds a shared lock for a moment, or for longer on a busy host: that
+    alone is no reason to fail.
+    """
+    deadline = time.monotonic() + _READERS_SECONDS
+    while not _try_lock(fd, fcntl.LOCK_EX):
+        if not _try_lock(fd, fcntl.LOCK_SH) or time.monotonic() > deadline:
+            return False
+        fcntl.flock(fd, fcntl.LOCK_UN)  # two who want it must not keep each other waiting
+        time.sleep(_PAUSE_SECONDS)
+    return True
+
+
+def _try_lock(fd: int, kind: int) -> bool:
+    try:
+        fcntl.flock(fd, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _same_directory(fd: int, path: Path) -> bool:

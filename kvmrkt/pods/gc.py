@@ -103,17 +103,24 @@ _REFUSED = {
 }
 
 
+_DEAD = {
+    PodState.EXITED: Section.EXITED_GARBAGE,
+    PodState.ABORTED_PREPARE: Section.GARBAGE,
+}
+"""Nobody takes their lock where they are: they would seem alive. So they move without it."""
+
+
 def remove(pod: PodDirectory) -> None:
     """Delete a pod that does not run; PodError in rkt's words if it does."""
     while True:
         state = pod.state()
         if state in _REFUSED:
             raise PodError(f'pod "{pod.uuid}" {_REFUSED[state]}')
-        if pod.lock():
+        if state in _DEAD:
+            pod.move_if_there(_DEAD[state])
+        elif pod.lock():
             break
     try:
-        if pod.section is Section.RUN:
-            pod.move_if_there(Section.EXITED_GARBAGE)
         _delete(pod)
     finally:
         pod.unlock()

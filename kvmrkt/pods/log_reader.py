@@ -6,11 +6,9 @@ Everything goes through open descriptors, so that a pod may move on to garbage m
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import heapq
 import os
 import select
-import threading
 from typing import TYPE_CHECKING, NamedTuple
 
 from kvmrkt.pods.logs import FILE_SUFFIX, LOGS_FOLDER, LogRecord, parse_record
@@ -81,8 +79,9 @@ class PodLogs:
         Raises BrokenPipeError when one of the pipes `watched` has lost its reader.
         """
         from kvmrkt.inotify import FolderWatch
+        from kvmrkt.pods.holder import open_end_of_lock
 
-        ended = _end_of_pod(self._pod)
+        ended = open_end_of_lock(self._pod)
         try:
             with FolderWatch() as changes:
                 changes.add(self._pod)
@@ -189,22 +188,6 @@ class _AppFile:
             return os.open(name, _FILE_FLAGS, dir_fd=self._folder)
         except FileNotFoundError:
             return None
-
-
-def _end_of_pod(pod_fd: int) -> int:
-    """A descriptor that hangs up once nobody holds the pod's exclusive lock."""
-    reader, writer = os.pipe()
-    own = os.open(".", _FOLDER_FLAGS, dir_fd=pod_fd)  # a lock of its own, not the caller's
-
-    def wait() -> None:
-        try:
-            fcntl.flock(own, fcntl.LOCK_SH)
-        finally:
-            os.close(own)
-            os.close(writer)
-
-    threading.Thread(target=wait, daemon=True).start()
-    return reader
 
 
 def _is_readable(fd: int) -> bool:

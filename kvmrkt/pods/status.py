@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from kvmrkt.pods.directory import PodDirectory
 
 _WITH_NETWORKS = ENDED | {PodState.RUNNING}
+_BEFORE_RUN = frozenset(
+    {PodState.EMBRYO, PodState.PREPARING, PodState.ABORTED_PREPARE, PodState.PREPARED}
+)
 _READ_ATTEMPTS = 5
 
 
@@ -99,8 +102,9 @@ def _read(pod: PodDirectory, state: PodState) -> PodFacts:
     text = pod.read_pod_manifest()
     manifest = None if text is None else parse_pod_manifest(text)
     created_ns = pod.file_time_ns("pod-created")
-    started_ns = pod.file_time_ns("pid")
-    pid = pod.read_pid()
+    has_run = state not in _BEFORE_RUN  # `pid` is written a moment before
+    started_ns = pod.file_time_ns("pid") if has_run else None
+    pid = pod.read_pid() if has_run else None
     networks = _networks(pod) if state in _WITH_NETWORKS else ()
     apps = () if manifest is None else _apps(pod, state, manifest, created_ns)
     status = PodStatus(

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import select
 import signal
-import time
 from typing import TYPE_CHECKING
 
 from kvmrkt.errors import PodError
 from kvmrkt.faults import reach
+from kvmrkt.pods.holder import open_supervisor
 from kvmrkt.pods.states import PodState
 
 if TYPE_CHECKING:
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 STOP_SECONDS = 60.0
 """The apps have ten seconds before they are killed; a busy host may need long for the rest."""
 KILL_SECONDS = 10.0
-
-_PID_SECONDS = 2.0
-_POLL_SECONDS = 0.02
 
 
 def stop(pod: PodDirectory, *, force: bool) -> bool:
@@ -34,14 +31,19 @@ def stop(pod: PodDirectory, *, force: bool) -> bool:
         return False
     if state is not PodState.RUNNING:
         raise PodError(f'pod "{pod.uuid}" is not running')
-    fd = _open_supervisor(pod)
-    if fd is None:
+    supervisor = open_supervisor(pod)
+    if supervisor is None:
+        if pod.state() is PodState.RUNNING:
+            raise PodError(
+                f'cannot tell which process runs pod "{pod.uuid}": its file pid is damaged',
+                hint="/proc/locks has the process that holds the lock of the pod's directory",
+            )
         return True
     try:
-        signal.pidfd_send_signal(fd, signal.SIGKILL if force else signal.SIGTERM)
+        signal.pidfd_send_signal(supervisor, signal.SIGKILL if force else signal.SIGTERM)
         reach("supervisor-signalled")
         poll = select.poll()
-        poll.register(fd, select.POLLIN)
+        poll.register(supervisor, select.POLLIN)
         seconds = KILL_SECONDS if force else STOP_SECONDS
         if not poll.poll(seconds * 1000):
             raise PodError(
@@ -51,29 +53,6 @@ def stop(pod: PodDirectory, *, force: bool) -> bool:
     except ProcessLookupError:
         pass  # it has ended by itself just now
     finally:
-        os.close(fd)
+        os.close(supervisor)
     pod.wait_unlocked()
     return True
-
-
-def _open_supervisor(pod: PodDirectory) -> int | None:
-    """A descriptor of the supervisor; None if the pod ends meanwhile.
-
-    The number in `pid` is the process that holds the lock: if the lock is still held after the
-    descriptor was opened, the descriptor is that process and no later one of the same number.
-    """
-    deadline = time.monotonic() + _PID_SECONDS
-    while (pid := pod.read_pid()) is None:  # it takes the lock before it writes its number
-        if pod.state() is not PodState.RUNNING:
-            return None
-        if time.monotonic() > deadline:
-            raise PodError(f'pod "{pod.uuid}" has not started yet')
-        time.sleep(_POLL_SECONDS)
-    try:
-        fd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return None
-    if pod.state() is not PodState.RUNNING:
-        os.close(fd)
-        return None
-    return fd

@@ -197,13 +197,30 @@ def test_sigterm_stops_the_apps(tmp_path: Path) -> None:
     assert supervise(tmp_path, a_pod(), script) == 0
 
 
-def test_a_second_signal_ends_the_pod_at_once(tmp_path: Path) -> None:
+def test_two_who_stop_a_pod_do_not_kill_its_apps(tmp_path: Path) -> None:
     async def script(guest: GuestDouble) -> None:
         await guest.notify("hello", **HELLO)
         await guest.answer("pod.start")
+        await asyncio.sleep(0)
         os.kill(os.getpid(), signal.SIGTERM)
         await guest.answer("pod.stop")
         os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.sleep(0.05)
+        await guest.notify("app.exited", name="web", code=0, time_ns=1)
+        await guest.log.send({"end": True})
+        await guest.notify("pod.exited")
+
+    assert supervise(tmp_path, a_pod(), script) == 0
+
+
+def test_a_second_ctrl_c_ends_the_pod_at_once(tmp_path: Path) -> None:
+    async def script(guest: GuestDouble) -> None:
+        await guest.notify("hello", **HELLO)
+        await guest.answer("pod.start")
+        await asyncio.sleep(0)
+        os.kill(os.getpid(), signal.SIGINT)
+        await guest.answer("pod.stop")
+        os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(EngineError, match="killed on request"):
         supervise(tmp_path, a_pod(), script)

@@ -78,7 +78,7 @@ class Supervision(msgspec.Struct, frozen=True):
 
 
 class _Interrupted(Exception):
-    """A second signal: the pod is to end now."""
+    """Somebody is impatient: the pod is to end now."""
 
 
 class _Heard(msgspec.Struct):
@@ -88,6 +88,9 @@ class _Heard(msgspec.Struct):
     """The agent was told to start the apps."""
     started: bool = False
     stopping: bool = False
+    """The apps were asked to stop."""
+    over: bool = False
+    """Nobody is left to be asked."""
     exits: list[AppExited] = msgspec.field(default_factory=list)
 
 
@@ -210,7 +213,7 @@ class Supervisor:
         )
         self._vmm.kill()
         reach("qemu-killed")
-        self._heard.stopping = True  # nobody is left to be asked
+        self._heard.over = True
         notify("STOPPING=1", "STATUS=The apps have ended")
         output = asyncio.ensure_future(asyncio.wait(self._output_tasks))
         await asyncio.wait((output, self._failure), return_when=asyncio.FIRST_COMPLETED)
@@ -319,13 +322,20 @@ class Supervisor:
     def _listen_to_signals(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            loop.add_signal_handler(number, self._stop)
+            loop.add_signal_handler(number, self._stop, number)
         if self._plan.tty_fd is not None:
             loop.add_signal_handler(signal.SIGWINCH, self._resize)
 
-    def _stop(self) -> None:
-        if self._heard.stopping or not self._heard.started:
+    def _stop(self, number: signal.Signals) -> None:
+        """Ask the apps to stop, or end the pod when there is nobody to ask, or at a second Ctrl-C.
+
+        A second SIGTERM is no impatience: two may run `kvmrkt stop` without knowing of each other.
+        """
+        impatient = self._heard.stopping and number == signal.SIGINT
+        if impatient or self._heard.over or not self._heard.started:
             self._fail(_Interrupted())
+            return
+        if self._heard.stopping:
             return
         self._heard.stopping = True
         notify("STOPPING=1", "STATUS=The apps were asked to stop")
