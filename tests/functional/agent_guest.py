@@ -57,14 +57,14 @@ class Boot:
     cas: Path
 
 
-def prepare_boot(folder: Path) -> Boot:
-    """Take stage1 and busybox into a store of their own, and render busybox."""
+def prepare_boot(folder: Path, image: Path = BUSYBOX) -> Boot:
+    """Take stage1 and an image into a store of their own, and render the image."""
     data = DataDir(folder)
     with Store(data) as store:
         # no folder of an installed kvmrkt: the checkout's own stage1 image
         stage1 = find_stage1(store, Stage1Choice("default"), FetchPolicy(), Stage1Sources(folder))
-        image = tree_for(store, store.import_aci(BUSYBOX).id)
-    return Boot(boot_of(stage1), image, data.cas)
+        tree = tree_for(store, store.import_aci(image).id)
+    return Boot(boot_of(stage1), tree, data.cas)
 
 
 class RefusedError(Exception):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from agent_guest import Boot, Guest, booted, prepare_boot
-from real_pods import BUSYBOX, REDIS, Kvmrkt, processes_naming
+from real_pods import BUSYBOX, INSIDE, REDIS, Kvmrkt, processes_naming
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,7 +18,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store that holds the stage1 image and the test images."""
     folder = tmp_path_factory.mktemp("store")
     kvmrkt = Kvmrkt(folder)
-    for image in (BUSYBOX, REDIS):
+    for image in (BUSYBOX, INSIDE, REDIS):
         assert image.exists(), f"{image} is missing: make images"
         done = kvmrkt("fetch", image)
         assert done.returncode == 0, done.stderr

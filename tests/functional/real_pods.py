@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 IMAGES = ROOT / "build" / "images"
 BUSYBOX = IMAGES / "busybox.aci"
 REDIS = IMAGES / "redis.aci"
+INSIDE = IMAGES / "inside.aci"
 PROGRAM = ROOT / ".venv" / "bin" / "kvmrkt"
 DEADLINE_SECONDS = 240
 """For one command: a backstop against hangs, far above what a loaded machine takes."""
@@ -62,6 +63,12 @@ class Kvmrkt:
 def lines(done: subprocess.CompletedProcess[str]) -> list[str]:
     """What the apps printed, without the prefixes."""
     return [line.partition("]: ")[2] for line in done.stdout.splitlines()]
+
+
+def lines_of(done: subprocess.CompletedProcess[str], app: str) -> list[str]:
+    """What one app printed."""
+    split = (line.partition("] ")[2].partition(": ") for line in done.stdout.splitlines())
+    return [text for name, _, text in split if name.partition("[")[0] == app]
 
 
 def processes_naming(text: str) -> list[str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol, cast
 
 import busybox
+import inside
 import redis
 
 FOLDER = Path(__file__).resolve().parent
@@ -29,7 +30,7 @@ class Recipe(Protocol):
         """Write the image."""
 
 
-RECIPES = {recipe.NAME: recipe for recipe in cast("list[Recipe]", [busybox, redis])}
+RECIPES = {recipe.NAME: recipe for recipe in cast("list[Recipe]", [busybox, inside, redis])}
 
 
 def cached(recipe: Recipe, cache: Path) -> Path:

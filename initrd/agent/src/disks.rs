@@ -44,7 +44,8 @@ pub fn mount_disk(disk: &Disk) -> Outcome<()> {
     })?;
     let place = mount_point(&disk.serial);
     files::make_directory(&place, 0o755).trying(Kind::MountFailed, format_args!("make {place}"))?;
-    let flags = if disk.read_only { MountFlags::RDONLY } else { MountFlags::empty() };
+    let read_only = if disk.read_only { MountFlags::RDONLY } else { MountFlags::empty() };
+    let flags = read_only | MountFlags::NODEV;
     mount(format!("/dev/{device}"), &place, disk.filesystem.as_str(), flags, None).trying(
         Kind::MountFailed,
         format_args!("mount disk {} ({}) as {}", disk.serial, device, disk.filesystem),
@@ -53,6 +54,6 @@ pub fn mount_disk(disk: &Disk) -> Outcome<()> {
 
 /// Without a scratch disk the apps write to memory.
 pub fn mount_scratch_in_memory() -> Outcome<()> {
-    mount("tmpfs", layout::SCRATCH, "tmpfs", MountFlags::empty(), c"mode=0755")
+    mount("tmpfs", layout::SCRATCH, "tmpfs", MountFlags::NODEV, c"mode=0755")
         .trying(Kind::MountFailed, "mount a tmpfs for what apps write")
 }

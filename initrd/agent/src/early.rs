@@ -20,7 +20,7 @@ pub fn mount_filesystems() -> Outcome<()> {
     let failed = Kind::Internal;
     // A host that made its initrd without the directory still boots.
     let _ = mkdir(BASE, Mode::from_raw_mode(0o755));
-    mount("tmpfs", BASE, "tmpfs", MountFlags::NOSUID, c"mode=0755")
+    mount("tmpfs", BASE, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, c"mode=0755")
         .trying(failed, "mount the agent's root")?;
     chdir(BASE).trying(failed, "enter the agent's root")?;
     let directories = ["proc", "sys", "dev", "disks", "scratch", "share", "etc", "shm", "root"];

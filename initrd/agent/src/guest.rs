@@ -29,6 +29,7 @@ pub fn set_up(spec: &PodSpec) -> Outcome<()> {
         format!("127.0.0.1\tlocalhost\n::1\tlocalhost\n127.0.1.1\t{}\n", spec.hostname);
     let contents = [
         ("hostname", Some(format!("{}\n", spec.hostname))),
+        ("machine-id", Some(format!("{}\n", spec.uuid.replace('-', "")))),
         ("hosts", Some(spec.hosts.clone().unwrap_or(minimal_hosts))),
         ("resolv.conf", spec.resolv_conf.clone()),
     ];

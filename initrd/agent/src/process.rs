@@ -13,7 +13,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::ptr::null;
 use rustix::fd::{AsFd, BorrowedFd};
-use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, accessat, stat};
+use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, Uid, accessat, fchown, fstat, stat};
 use rustix::io::{self, Errno};
 use rustix::process::{WaitId, WaitIdOptions, chdir, ioctl_tiocsctty, setsid, umask, waitid};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
@@ -128,8 +128,14 @@ fn set_up_stdio(launch: &Launch<'_>, uid: u32) -> io::Result<()> {
     setsid()?;
     if let Some(terminal) = launch.terminal {
         // So that the app may open its terminal by name.
-        rustix::fs::fchown(terminal, Some(rustix::fs::Uid::from_raw(uid)), None)?;
+        fchown(terminal, Some(Uid::from_raw(uid)), None)?;
         ioctl_tiocsctty(terminal)?;
+    }
+    for stream in launch.stdio {
+        // So that the app may open /dev/stdout and its like by name; devices are everyone's.
+        if FileType::from_raw_mode(fstat(stream)?.st_mode) == FileType::Fifo {
+            fchown(stream, Some(Uid::from_raw(uid)), None)?;
+        }
     }
     let [input, output, error] = launch.stdio;
     dup2_stdin(input)?;

@@ -57,8 +57,8 @@ pub fn enter_root(app: &AppSpec, pod: &PodFiles) -> Outcome<()> {
         protect::protect_paths(&root)?;
     }
     if app.read_only_root {
-        mount_remount(layout::ROOT, MountFlags::BIND | MountFlags::RDONLY, c"")
-            .trying(failed, "make the root read-only")?;
+        let flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NODEV;
+        mount_remount(layout::ROOT, flags, c"").trying(failed, "make the root read-only")?;
     }
     // The old root is stacked over the new one and taken off: no directory for it is needed.
     chdir(layout::ROOT)
@@ -87,7 +87,7 @@ fn mount_overlay(app: &AppSpec) -> Outcome<()> {
         chmod(&upper, Mode::from_raw_mode(original.st_mode & 0o7777))?;
         let options = format!("lowerdir={lower},upperdir={upper},workdir={work}");
         let options = CString::new(options).map_err(|_| Errno::INVAL)?;
-        mount("overlay", layout::ROOT, "overlay", MountFlags::empty(), options.as_c_str())
+        mount("overlay", layout::ROOT, "overlay", MountFlags::NODEV, options.as_c_str())
     };
     attempt().trying(
         Kind::MountFailed,
@@ -114,6 +114,7 @@ fn mount_etc(root: &OwnedFd, pod: &PodFiles) -> Outcome<()> {
     let is_missing = |path: &str| matches!(beneath::open(root, path), Err(Errno::NOENT));
     let covers = [
         ("hostname", true),
+        ("machine-id", true),
         ("hosts", pod.has_hosts || is_missing("/etc/hosts")),
         ("resolv.conf", pod.has_resolv_conf),
     ];

@@ -4,6 +4,7 @@
 //! process of the namespace dies of SIGTERM as it should, which a namespace's PID 1 would not.
 
 use crate::failure::{Failure, Kind, Outcome, While};
+use crate::files;
 use crate::protocol::spec::AppSpec;
 use crate::report::{self, Report};
 use crate::rootfs::{self, PodFiles};
@@ -98,6 +99,8 @@ impl Sandbox {
 fn keep() -> ! {
     // A nicer name in the app's process list; nothing depends on it.
     let _ = rustix::thread::set_name(c"pod-init");
+    // Were it chosen when memory is short, the whole app would go, and its own processes are larger.
+    let _ = files::write("/proc/self/oom_score_adj", b"-1000");
     sys::ignore_children();
     sys::close_from(0, false);
     loop {

@@ -60,9 +60,9 @@ pub fn mount_in(root: &OwnedFd, wanted: &Mount, volumes: &[Volume]) -> Outcome<(
         .trying(Kind::MountFailed, &attempt)?;
     mount_bind(&source, beneath::proc_path(&place)).trying(Kind::MountFailed, &attempt)?;
     if volume.read_only || wanted.read_only {
-        let mut flags = MountFlags::BIND | MountFlags::RDONLY;
+        let mut flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NODEV;
         if volume.kind == VolumeKind::Host {
-            flags |= MountFlags::NOSUID | MountFlags::NODEV;
+            flags |= MountFlags::NOSUID;
         }
         beneath::open(root, &wanted.path)
             .and_then(|covered| mount_remount(beneath::proc_path(&covered), flags, c""))
