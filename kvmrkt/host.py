@@ -204,7 +204,9 @@ def _runtime_config(pod: PodDirectory, options: RunOptions, host: GlobalOptions)
         interactive=options.interactive,
         resolv_conf_mode="default" if options.resolv_conf is None else "stage0",
         etc_hosts_mode="default" if options.hosts is None else "stage0",
-        net_list=("none",),
+        net_list=tuple(
+            f"{name}:{arguments}" if arguments else name for name, arguments in options.networks
+        ),
         insecure_options=_InsecureConfig(
             host.insecure.paths, host.insecure.capabilities, host.insecure.seccomp
         ),

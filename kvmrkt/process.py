@@ -42,14 +42,27 @@ def find_program(name: str, *, package: str, also: Sequence[str] = ()) -> Path:
     )
 
 
-def run(argv: Sequence[str], *, stdin: IO[bytes] | int | None = None) -> bytes:
-    """Run to the end and return standard output; raises ProcessError on failure."""
-    done = subprocess.run(
-        argv,
-        stdin=subprocess.DEVNULL if stdin is None else stdin,
-        capture_output=True,
-        check=False,
-    )
+def run(
+    argv: Sequence[str],
+    *,
+    stdin: IO[bytes] | int | None = None,
+    timeout_seconds: float | None = None,
+) -> bytes:
+    """Run to the end and return standard output; raises ProcessError on failure.
+
+    A program that takes longer than the timeout is killed, and has failed.
+    """
+    try:
+        done = subprocess.run(
+            argv,
+            stdin=subprocess.DEVNULL if stdin is None else stdin,
+            capture_output=True,
+            check=False,
+            timeout=timeout_seconds,
+        )
+    except subprocess.TimeoutExpired:
+        said = f"it did not end within {timeout_seconds} seconds"
+        raise ProcessError(argv, -signal.SIGKILL, said) from None
     if done.returncode:
         raise ProcessError(argv, done.returncode, done.stderr.decode(errors="replace"))
     return done.stdout

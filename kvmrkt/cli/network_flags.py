@@ -2,66 +2,50 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from kvmrkt.appc import types
 from kvmrkt.appc.image_manifest import MAX_PORT
 from kvmrkt.appc.pod_manifest import ExposedPort
 from kvmrkt.cli.flags import faulty
 from kvmrkt.errors import UsageError
+from kvmrkt.net.choice import DEFAULT, SPECIAL, NetworkChoice
 
 
-class Network(NamedTuple):
-    """One network a pod is to join, and what its plug-in is to be told."""
-
-    name: str
-    arguments: str = ""
-
-
-_WITHOUT_ARGUMENTS = ("all", "host", "none")
-
-
-def parse_networks(words: tuple[str, ...]) -> tuple[Network, ...]:
+def parse_networks(words: tuple[str, ...]) -> tuple[NetworkChoice, ...]:
     """`NAME[:ARGUMENTS],...`, the default network if there is none; raises UsageError."""
-    networks: dict[str, Network] = {}
+    networks: dict[str, NetworkChoice] = {}
     for word in words:
         for part in word.split(","):
             network = _network(part, word)
             if network.name in networks:
                 raise faulty("--net", word, f'found duplicate netname "{network.name}"')
             networks[network.name] = network
-    return tuple(networks.values()) or (Network("default"),)
+    return tuple(networks.values()) or (NetworkChoice(DEFAULT),)
 
 
-def _network(part: str, word: str) -> Network:
+def _network(part: str, word: str) -> NetworkChoice:
     name, *arguments = part.split(":")
     if not name:
         raise faulty("--net", word, "netname must not be empty")
     if len(arguments) > 1:
         given = " ".join(arguments)
         raise faulty("--net", word, f'network "{name}" provided with invalid arguments: [{given}]')
-    if arguments and name in _WITHOUT_ARGUMENTS:
+    if arguments and name in SPECIAL:
         raise faulty("--net", word, f'arguments are not supported by special netname "{name}"')
-    return Network(name, *arguments)
+    return NetworkChoice(name, *arguments)
 
 
-def check_available(networks: tuple[Network, ...], *, mds_register: bool) -> None:
-    """Raise UsageError for any network that kvmrkt cannot provide yet."""
-    names = [network.name for network in networks]
-    if mds_register and "none" in names:
+def check_mds(networks: tuple[NetworkChoice, ...], *, mds_register: bool) -> None:
+    """Raise UsageError, in rkt's words, for a pod that could not reach the metadata service."""
+    if mds_register and any(network.name == "none" for network in networks):
         raise UsageError(
             "--mds-register flag does not work with --net=none. Please use 'host', 'default' or "
             "an equivalent network"
         )
-    for name in names:
-        if name != "none":
-            raise UsageError(
-                f'the network "{name}" is not available: this version of kvmrkt has only none',
-                hint="run with --net=none; the pod's apps reach each other over loopback",
-            )
 
 
-def check_ports_reachable(ports: tuple[ExposedPort, ...], networks: tuple[Network, ...]) -> None:
+def check_ports_reachable(
+    ports: tuple[ExposedPort, ...], networks: tuple[NetworkChoice, ...]
+) -> None:
     """Raise UsageError, in rkt's words, for ports where no network could lead to them."""
     for network in networks if ports else ():
         if network.name in ("none", "host"):

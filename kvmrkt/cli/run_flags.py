@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 RUN_FLAGS: list[click.Option] = [
     OptionalValue(
         ["--net"], bare="default", multiple=True, metavar="[=NAME[:ARGUMENTS],...]",
-        help="Networks to join; only none is available yet.",
+        help="Networks to join: default, default-restricted, none, all, or those of net.d.",
     ),
     *DNS_FLAGS,
     boolean("--interactive", "Connect the one app to this terminal."),
@@ -39,11 +39,11 @@ def check_run_flags(flags: dict[str, Any], ports: tuple[ExposedPort, ...] = ()) 
 
     `ports` are those that the command line wants to lead to the pod.
     """
-    from kvmrkt.cli.network_flags import check_available, check_ports_reachable, parse_networks
+    from kvmrkt.cli.network_flags import check_mds, check_ports_reachable, parse_networks
 
     networks = parse_networks(flags["net"])
     check_ports_reachable(ports, networks)
-    check_available(networks, mds_register=flags["mds_register"])
+    check_mds(networks, mds_register=flags["mds_register"])
     ipc = flags["ipc"]
     if ipc == "parent":
         raise UsageError(
@@ -57,6 +57,7 @@ def check_run_flags(flags: dict[str, Any], ports: tuple[ExposedPort, ...] = ()) 
 def run_options(flags: dict[str, Any]) -> RunOptions:
     """The options that checked flags mean; raises UsageError."""
     from kvmrkt.cli import dns_flags
+    from kvmrkt.cli.network_flags import parse_networks
     from kvmrkt.stage1.engine import RunOptions
 
     hosts, entries = dns_flags.hosts(flags)
@@ -65,6 +66,8 @@ def run_options(flags: dict[str, Any]) -> RunOptions:
         boot_timeout_seconds=flags["boot_timeout"] and flags["boot_timeout"] / 1e9,
         hostname=dns_flags.hostname(flags),
         resolv_conf=dns_flags.resolv_conf(flags),
+        networks=parse_networks(flags["net"]),
+        network_dns="none" not in flags["dns"],
         hosts=hosts,
         hosts_entries=entries,
         interactive=flags["interactive"],

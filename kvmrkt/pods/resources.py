@@ -180,8 +180,18 @@ def _release_mount(_pod: PodDirectory, resource: Resource) -> None:
     unmount_below(Path(resource.name))
 
 
+def _release_network(pod: PodDirectory, resource: Resource) -> None:
+    from kvmrkt.net.release import release
+
+    release(resource.kind, resource.name, pod.uuid)
+
+
 _RELEASE: dict[str, Callable[[PodDirectory, Resource], None]] = {
     "process": _release_process,
     "run-dir": _release_run_dir,
     "mount": _release_mount,
+    "lease": _release_network,
+    "link": _release_network,
+    "bridge": _release_network,
+    "rules": _release_network,
 }

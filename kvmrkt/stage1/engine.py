@@ -13,6 +13,7 @@ import msgspec
 
 from kvmrkt.config import GlobalOptions, InsecureOptions
 from kvmrkt.errors import ManifestError
+from kvmrkt.net.choice import NO_NETWORK, NetworkChoice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -42,6 +43,10 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What /etc/hosts says in every app; None for loopback, the pod's name and `hosts_entries`."""
     hosts_entries: tuple[tuple[str, tuple[str, ...]], ...] = ()
     """Addresses, and the names of each, for /etc/hosts."""
+    networks: tuple[NetworkChoice, ...] = NO_NETWORK
+    """What the pod joins beside its loopback."""
+    network_dns: bool = True
+    """Whether a network may say the name servers, where `resolv_conf` does not."""
     interactive: bool = False
     """The one app's streams are this process's, raw."""
     tty_fd: int | None = None

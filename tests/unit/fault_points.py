@@ -25,6 +25,9 @@ OF_THE_MACHINE = (
 )
 """Those of a machine, in their order: tests/functional/test_machine_faults.py strikes them."""
 
+OF_THE_NETWORK = ("lease-taken", "link-joined", "rules-placed")
+"""Those of a network in the making: tests/functional/test_network_faults.py strikes them."""
+
 
 def points_in_the_code() -> set[str]:
     """The name of every fault point."""

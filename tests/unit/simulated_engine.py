@@ -29,6 +29,9 @@ from kvmrkt.errors import (
     OutOfMemoryError,
     VmmError,
 )
+from kvmrkt.net.choice import needs_links
+from kvmrkt.net.plan import plan_networks
+from kvmrkt.pods.ports import forwards
 from kvmrkt.pods.records import AppRecord
 from kvmrkt.pods.resources import Resources
 from kvmrkt.stage1.engine import EnginePod, register_engine
@@ -202,6 +205,9 @@ class SimulatedEngine:
             if any(isolator.name == "refused" for isolator in app.app.isolators):
                 raise ManifestError(f'cannot run app "{app.name}": the isolator is refused')
             assert pod.trees[app.image.id].exists()
+        if needs_links(pod.options.networks):  # checked as a real engine does, and not made
+            folders = pod.host.system_config, pod.host.local_config
+            plan_networks(folders, pod.options.networks, forwards(pod.manifest))
         return SimulatedPod(pod)
 
 

@@ -547,10 +547,10 @@ def test_a_pod_needs_an_image_or_a_manifest(host: SimulatedHost) -> None:
         (["--net="], "netname must not be empty"),
         (["--net=none,"], "netname must not be empty"),
         (["--net=host:x=1"], 'arguments are not supported by special netname "host"'),
-        (["--net"], 'the network "default" is not available'),
-        ([], 'the network "default" is not available'),
-        (["--net=none,x"], 'the network "x" is not available'),
-        (["--net=x:IP=1.2.3.4"], 'the network "x" is not available'),
+        (["--net=x:IP=1.2.3.4,y"], "networks not found: x, y"),
+        (["--net=host"], "flavor kvm requires private network configuration (try --net)"),
+        (["--net=default:DNS=1"], 'network "default" takes no argument DNS'),
+        (["--net=default:IP"], 'the argument "IP" is not in NAME=VALUE form'),
         (["--net=none", "--port=a:80"], "--port flag does not work with 'none' networking"),
         (["--net=host", "--port=a:80"], "--port flag does not work with 'host' networking"),
         (["--net=none", "--mds-register"], "--mds-register flag does not work with --net=none."),
@@ -582,7 +582,7 @@ def test_a_commands_flags_may_stand_before_its_name(host: SimulatedHost) -> None
 
 def test_run_prepared_has_the_same_flags(host: SimulatedHost) -> None:
     uuid = host("prepare", host.image(), "--exec=/bin/hostname").output.strip()
-    assert 'the network "default"' in host("run-prepared", uuid).errors
+    assert "networks not found: x" in host("run-prepared", "--net=x", uuid).errors
     done = host("run-p", "--net=none", "--hostname=web", "--dns=1.1.1.1", uuid)
     assert done.output.endswith(": web\n")
 
@@ -618,7 +618,8 @@ def test_the_hosts_own_files_can_be_had(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_without_flags_the_images_files_stay() -> None:
-    assert options() == options("--dns=none")
+    assert options().network_dns
+    assert not options("--dns=none").network_dns
     assert (options().resolv_conf, options().hosts, options().hosts_entries) == (None, None, ())
 
 
@@ -656,3 +657,15 @@ def test_faulty_names_are_refused_in_rkts_words(words: list[str], error: str) ->
     with pytest.raises(UsageError) as caught:
         options(*words)
     assert error in caught.value.message
+
+
+# -- networks --------------------------------------------------------------------------------------
+
+
+def test_networks_are_kept_with_their_arguments() -> None:
+    assert options().networks == (("default", ""),)
+    assert options("--net").networks == (("default", ""),)
+    assert options("--net=a:IP=1.2.3.4;X=y", "--net=b").networks == (
+        ("a", "IP=1.2.3.4;X=y"),
+        ("b", ""),
+    )

@@ -19,6 +19,7 @@ const LINK_NAME: u16 = 3;
 const LINK_MTU: u16 = 4;
 const ADDRESS_ADDRESS: u16 = 1;
 const ADDRESS_LOCAL: u16 = 2;
+const ADDRESS_FLAGS: u16 = 8;
 const ROUTE_DESTINATION: u16 = 1;
 const ROUTE_OUT: u16 = 4;
 const ROUTE_GATEWAY: u16 = 5;
@@ -29,7 +30,9 @@ const HARDWARE_ETHERNET: u16 = 1;
 const FAMILY_INET: u8 = 2;
 const FAMILY_INET6: u8 = 10;
 /// The address is ours for certain: no duplicate detection, which would delay its use.
-const NO_DUPLICATE_DETECTION: u8 = 2;
+const NO_DUPLICATE_DETECTION: u32 = 2;
+/// The address's network is reached by routes of its own, not by being on the link.
+const NO_PREFIX_ROUTE: u32 = 0x200;
 const TABLE_MAIN: u8 = 254;
 const PROTOCOL_BOOT: u8 = 3;
 const SCOPE_LINK: u8 = 253;
@@ -170,13 +173,17 @@ fn set_up_interface(netlink: &Netlink, wanted: &Interface, links: &mut [Link]) -
         .trying(Kind::NetworkFailed, format_args!("bring up interface {}", wanted.name))?;
     for text in &wanted.addresses {
         let (address, prefix) = parse_network(text)?;
-        let flags = if address.is_ipv6() { NO_DUPLICATE_DETECTION } else { 0 };
+        let mut flags = if address.is_ipv6() { NO_DUPLICATE_DETECTION } else { 0 };
+        if !wanted.prefix_routes {
+            flags |= NO_PREFIX_ROUTE;
+        }
         let value = octets(&address);
         let message = Message::new(NEW_ADDRESS, FLAG_CREATE_NEW)
-            .push(&[family(&address), prefix, flags, 0])
+            .push(&[family(&address), prefix, 0, 0])
             .push(&link.index.to_ne_bytes())
             .attribute(ADDRESS_LOCAL, &value)
-            .attribute(ADDRESS_ADDRESS, &value);
+            .attribute(ADDRESS_ADDRESS, &value)
+            .attribute(ADDRESS_FLAGS, &flags.to_ne_bytes());
         netlink
             .change(message)
             .trying(Kind::NetworkFailed, format_args!("add address {text} to {}", wanted.name))?;

@@ -12,6 +12,7 @@ import msgspec
 
 from kvmrkt.errors import VmmError
 from kvmrkt.faults import reach
+from kvmrkt.net.choice import needs_links
 from kvmrkt.paths import RUNTIME
 from kvmrkt.pods.records import AppRecord
 from kvmrkt.pods.resources import Resources
@@ -22,6 +23,7 @@ from kvmrkt.stage1.kvm.machine import (
     Accelerator,
     DiskImage,
     Machine,
+    NetworkCard,
     Plan9,
     VirtioFs,
 )
@@ -45,6 +47,8 @@ if TYPE_CHECKING:
     from kvmrkt.appc.image_manifest import ImageManifest
     from kvmrkt.config import GlobalOptions
     from kvmrkt.configuration import KvmSettings
+    from kvmrkt.net.attachment import Attachment
+    from kvmrkt.net.plan import NetworkPlan
     from kvmrkt.pods.directory import PodDirectory
     from kvmrkt.stage1.engine import EnginePod, RunOptions
     from kvmrkt.stage1.kvm.agent import AppExited, AppStarted
@@ -67,6 +71,8 @@ class KvmPod(msgspec.Struct, frozen=True, kw_only=True):
     hello_seconds: float | None = None
     sizing: Sizing = Sizing()
     tty_fd: int | None = None
+    network: NetworkPlan | None = None
+    network_dns: bool = True
 
     def run(self, trace: Trace, warn: Callable[[str], None]) -> int:
         """Boot the pod, follow it to its end, and return its exit status.
@@ -77,18 +83,28 @@ class KvmPod(msgspec.Struct, frozen=True, kw_only=True):
         choice = choose_accelerator(self.accelerator, RUNTIME)
         if choice.kind == "tcg" and self.accelerator != "tcg":
             warn(f"{choice.reason}; the pod runs under software emulation, which is slow")
+        with ExitStack() as stack:
+            return self._run(choice.kind, _join_networks(self, stack, warn), trace, warn)
+
+    def _run(
+        self,
+        accelerator: Accelerator,
+        attachment: Attachment | None,
+        trace: Trace,
+        warn: Callable[[str], None],
+    ) -> int:
         try:
-            return _run_machine(self, choice.kind, trace)
+            return _run_machine(self, accelerator, attachment, trace)
         except VmmError as error:
             from kvmrkt.stage1.kvm.monitor import MachineStoppedError
 
             if not isinstance(error, MachineStoppedError):
                 raise
-            if choice.kind != "kvm" or self.accelerator != "auto":
+            if accelerator != "kvm" or self.accelerator != "auto":
                 raise
             remember_bad(error.message)
             warn(f"KVM broke while the guest booted ({error.message}); once more under emulation")
-            return _run_machine(self, "tcg", trace)
+            return _run_machine(self, "tcg", attachment, trace)
 
 
 class KvmEngine:
@@ -123,6 +139,8 @@ class KvmEngine:
             hello_seconds=options.boot_timeout_seconds or settings.boot_timeout_seconds,
             sizing=Sizing.of(settings),
             tty_fd=options.tty_fd,
+            network=_network(pod),
+            network_dns=options.network_dns,
         )
 
 
@@ -134,6 +152,27 @@ def _settings(host: GlobalOptions) -> KvmSettings:
 
     layers = host.system_config, host.local_config, host.user_config
     return load_configuration(*layers, folders=("kvm.d",)).kvm
+
+
+def _network(pod: EnginePod) -> NetworkPlan | None:
+    """What has to be done for the pod's networks; None for a pod with loopback alone."""
+    if not needs_links(pod.options.networks):
+        return None
+    from kvmrkt.net.plan import plan_networks
+    from kvmrkt.pods.ports import forwards
+
+    folders = pod.host.system_config, pod.host.local_config
+    return plan_networks(folders, pod.options.networks, forwards(pod.manifest))
+
+
+def _join_networks(pod: KvmPod, stack: ExitStack, warn: Callable[[str], None]) -> Attachment | None:
+    if pod.network is None:
+        return None
+    from kvmrkt.net.setup import set_up
+
+    for warning in pod.network.warnings:
+        warn(warning)
+    return set_up(pod.network, pod.directory, Resources(pod.directory), stack)
 
 
 def _hosts(options: RunOptions, hostname: str) -> str | None:
@@ -176,7 +215,9 @@ class _Records:
         self._directory.write_app_record(event.name, record)
 
 
-def _run_machine(pod: KvmPod, accelerator: Accelerator, trace: Trace) -> int:
+def _run_machine(
+    pod: KvmPod, accelerator: Accelerator, attachment: Attachment | None, trace: Trace
+) -> int:
     with ExitStack() as stack:
         directory, resources = pod.directory, Resources(pod.directory)
         logs = directory.path / "logs"
@@ -187,7 +228,7 @@ def _run_machine(pod: KvmPod, accelerator: Accelerator, trace: Trace) -> int:
         reach("scratch-made")
         wires = make_wires(stack, tuple(port for app in pod.spec.apps for port in app.ports))
         served, setup = _serve_folders(pod, resources, wires, logs, stack)
-        machine = _machine(pod, accelerator, wires, scratch, served)
+        machine = _machine(pod, accelerator, wires, scratch, served, attachment)
         qemu = find_qemu(accelerator, lean=served is None)
         vmm = Vmm.start(qemu, machine, wires, logs / "qemu", setup=setup)
         stack.callback(vmm.kill)
@@ -195,7 +236,8 @@ def _run_machine(pod: KvmPod, accelerator: Accelerator, trace: Trace) -> int:
         resources.record_process(vmm.process.pid, "qemu")
         reach("qemu-recorded")
         trace.end("spawn")
-        return _supervise(pod, _spec(pod.spec, served), vmm, wires, logs, accelerator, trace)
+        spec = _with_network(_spec(pod.spec, served), attachment, network_dns=pod.network_dns)
+        return _supervise(pod, spec, vmm, wires, logs, accelerator, trace)
 
 
 def _supervise(
@@ -237,12 +279,25 @@ def _spec(spec: PodSpec, served: VirtioFs | Plan9 | None) -> PodSpec:
     return msgspec.structs.replace(spec, share=Share(transport, served.tag))
 
 
+def _with_network(spec: PodSpec, attachment: Attachment | None, *, network_dns: bool) -> PodSpec:
+    """The pod's spec, now that its networks are there."""
+    if attachment is None:
+        return spec
+    from kvmrkt.stage1.kvm.guest_network import guest_network, network_resolv_conf
+
+    resolv_conf = spec.resolv_conf
+    if resolv_conf is None and network_dns:
+        resolv_conf = network_resolv_conf(attachment)
+    return msgspec.structs.replace(spec, network=guest_network(attachment), resolv_conf=resolv_conf)
+
+
 def _machine(
     pod: KvmPod,
     accelerator: Accelerator,
     wires: Wires,
     scratch: Path,
     served: VirtioFs | Plan9 | None,
+    attachment: Attachment | None,
 ) -> Machine:
     size = size_machine(
         [app.limits.memory_bytes for app in pod.spec.apps],
@@ -266,6 +321,9 @@ def _machine(
         ports=machine_ports(wires),
         disks=(*images, DiskImage(SCRATCH, scratch, read_only=False)),
         share=served,
+        cards=tuple(
+            NetworkCard(link.mac, link.tap_fd) for link in (attachment.links if attachment else ())
+        ),
     )
 
 

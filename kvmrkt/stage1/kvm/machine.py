@@ -50,6 +50,13 @@ class Plan9(msgspec.Struct, frozen=True):
     folder: Path
 
 
+class NetworkCard(msgspec.Struct, frozen=True):
+    """A virtio network card whose packets travel through the inherited tap `fd`."""
+
+    mac: str
+    fd: int
+
+
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
     """A pod's machine, complete."""
 
@@ -66,6 +73,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     ports: tuple[Port, ...]
     disks: tuple[DiskImage, ...]
     share: VirtioFs | Plan9 | None = None
+    cards: tuple[NetworkCard, ...] = ()
 
 
 class DiskLayout(msgspec.Struct, frozen=True):
@@ -130,7 +138,7 @@ _FIXED = (
 
 def qemu_argv(qemu: Path, machine: Machine) -> list[str]:
     """QEMU's command line; raises UsageError when the pod does not fit the machine."""
-    layout = lay_out_disks(machine.disks, other_devices=1 if machine.share else 0)
+    layout = lay_out_disks(machine.disks, other_devices=bool(machine.share) + len(machine.cards))
     # -cpu max and not qemu64: without RDRAND the random pool costs 100 million instructions
     cpu = "host" if machine.accelerator == "kvm" else "max"
     argv = [
@@ -160,6 +168,10 @@ def qemu_argv(qemu: Path, machine: Machine) -> list[str]:
         argv += ["-device", f"virtserialport,chardev=port{number},name={port.name}"]
     argv += _disk_options(layout)
     argv += _share_options(machine)
+    for number, card in enumerate(machine.cards):
+        # no vhost: it would put a guest's packets straight into the host's kernel
+        argv += ["-netdev", f"tap,id=net{number},fd={card.fd},vhost=off"]
+        argv += ["-device", f"virtio-net-device,netdev=net{number},mac={card.mac}"]
     return argv
 
 

@@ -19,6 +19,8 @@ class Interface(msgspec.Struct, frozen=True):
     name: str
     mtu: int
     addresses: tuple[str, ...]
+    prefix_routes: bool = True
+    """Whether the networks of its addresses are neighbours on the link."""
 
 
 class Route(msgspec.Struct, frozen=True):

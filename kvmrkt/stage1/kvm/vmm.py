@@ -96,6 +96,7 @@ class Vmm:
     ) -> Vmm:  # fmt: skip
         """Start QEMU with QEMU's ends of the wires; it dies when this process does."""
         inherited = [end.fileno() for end in wires.theirs.values()]
+        inherited += [card.fd for card in machine.cards]
         with said.open("ab") as log:
             process = _spawn(qemu_argv(qemu, machine), inherited, log, setup)
         wires.close_theirs()

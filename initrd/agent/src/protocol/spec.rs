@@ -36,6 +36,10 @@ pub struct Network {
     pub routes: Vec<Route>,
 }
 
+fn yes() -> bool {
+    true
+}
+
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Interface {
@@ -44,6 +48,9 @@ pub struct Interface {
     pub mtu: Option<u32>,
     #[serde(default)]
     pub addresses: Vec<String>,
+    /// Whether the networks of its addresses are neighbours on the link.
+    #[serde(default = "yes")]
+    pub prefix_routes: bool,
 }
 
 #[derive(Clone, Debug, Deserialize)]
