@@ -26,6 +26,10 @@ class DataDir(NamedTuple):
         """One folder for each state of a pod's life, the pods inside."""
         return self.root / "pods"
 
+    def pod(self, section: str, uuid: str) -> str:
+        """A pod's directory, as text: `list` asks for thousands."""
+        return f"{self.root}/pods/{section}/{uuid}"
+
     @property
     def prepare_lock(self) -> Path:
         """Held by who prepares a pod (shared) and who collects images (rkt's name and place).

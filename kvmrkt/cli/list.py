@@ -72,7 +72,7 @@ def _rows(pod: PodFacts, *, full: bool) -> Iterator[list[str]]:
         str(status.state),
         time_text(pod.created_ns) if pod.created_ns is not None else "",
         time_text(pod.started_ns) if pod.started_ns is not None else "",
-        ",".join(map(str, status.networks or ())),
+        ", ".join(map(str, status.networks or ())),
     ]
     uuid = status.uuid if full else status.uuid[:_SHORT_UUID]
     for app in status.apps or ():

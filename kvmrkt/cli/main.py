@@ -119,6 +119,9 @@ def root(ctx: click.Context, /, **flags: Any) -> None:
 def main(words: Sequence[str] | None = None) -> NoReturn:
     """Run one command line and end the process with its status."""
     gc.disable()  # most commands end before there is anything worth collecting
+    # Nothing here needs it. Where it is installed msgspec asks it for what `typing` has too, and
+    # importing it takes ten milliseconds.
+    sys.modules["typing_extensions"] = None  # type: ignore[assignment]
     words = list(sys.argv[1:] if words is None else words)
     status = run(words)
     sys.stdout.flush()

@@ -99,7 +99,7 @@ def _lines(pod: PodFacts) -> Iterator[str]:
     ended = status.state in ENDED
     if not ended and status.state is not PodState.RUNNING:
         return
-    yield f"networks={','.join(map(str, status.networks or ()))}"
+    yield f"networks={', '.join(map(str, status.networks or ()))}"
     if pod.pid is not None:
         yield f"pid={pod.pid}"
     yield f"exited={'true' if ended else 'false'}"

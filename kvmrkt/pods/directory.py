@@ -13,24 +13,22 @@ folder moved to; on the way to `run` it would cost a start up to 100 ms (measure
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kvmrkt.errors import PodError, PodNotFoundError, describe
 from kvmrkt.faults import reach
+from kvmrkt.pods.locks import is_locked, lock_exclusively, wait_unlocked
 from kvmrkt.pods.records import AppRecord, decode_app_record, encode_app_record
 from kvmrkt.pods.states import PodState, Section, state_of
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from kvmrkt.paths import DataDir
 
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _CREATE_ATTEMPTS = 20
-_READERS_SECONDS = 10.0
 _PAUSE_SECONDS = 0.002
 
 
@@ -70,7 +68,7 @@ class PodDirectory:
     @property
     def path(self) -> Path:
         """The directory, as far as this object knows."""
-        return self.data.pods / self.section / self.uuid
+        return Path(self.data.pod(self.section, self.uuid))
 
     def __repr__(self) -> str:
         """Where it is, for a debugger."""
@@ -88,7 +86,7 @@ class PodDirectory:
             fd = os.open(self.path, _DIRECTORY_FLAGS)
         except FileNotFoundError:
             return False
-        if _lock_exclusively(fd) and _same_directory(fd, self.path):
+        if lock_exclusively(fd) and _same_directory(fd, self.path):
             self.lock_fd = fd
             return True
         os.close(fd)
@@ -110,23 +108,39 @@ class PodDirectory:
                     return  # deleted
                 continue
             try:
-                fcntl.flock(fd, fcntl.LOCK_SH)
+                wait_unlocked(fd)
             finally:
                 os.close(fd)
             return
 
     def state(self) -> PodState:
         """The state now; follows the pod to a later section, PodNotFoundError if it is gone."""
+        fd, state = self.open()
+        os.close(fd)
+        return state
+
+    def open(self) -> tuple[int, PodState]:
+        """The directory, open for reading what is in it, and the state now; errors as `state`."""
         while True:
-            locked = _is_locked(self.path)
-            if locked is not None:
-                return state_of(self.section, locked=locked)
-            if not self._follow():
-                raise PodNotFoundError(f'no matches found for "{self.uuid}"')
+            place = self.data.pod(self.section, self.uuid)
+            try:
+                fd = os.open(place, _DIRECTORY_FLAGS)
+            except FileNotFoundError:
+                if not self._follow():
+                    raise PodNotFoundError(f'no matches found for "{self.uuid}"') from None
+                continue
+            state = state_of(self.section, locked=is_locked(fd))
+            if state is not PodState.ABORTED_PREPARE or self.is_there():
+                return fd, state
+            os.close(fd)  # it moved on, and has come to its end, since it was opened
+
+    def is_there(self) -> bool:
+        """Whether the directory is where it was when last looked at or moved."""
+        return os.access(self.data.pod(self.section, self.uuid), os.F_OK)
 
     def _follow(self) -> bool:
         for section in Section:
-            if (self.data.pods / section / self.uuid).is_dir():
+            if Path(self.data.pod(section, self.uuid)).is_dir():
                 self.section = section
                 return True
         return False
@@ -227,8 +241,7 @@ class PodDirectory:
 
     def read_pid(self) -> int | None:
         """The supervisor's process ID, None before the pod started."""
-        text = self.read_file("pid") or b""
-        return int(text) if text.strip().isdigit() else None
+        return parse_number(self.read_file("pid"))
 
     def write_app_record(self, app: str, record: AppRecord) -> None:
         """Write `status/APP`."""
@@ -245,8 +258,7 @@ class PodDirectory:
 
     def read_exit(self) -> int | None:
         """The exit status of the pod as a whole, None before its end or if nobody wrote it."""
-        text = self.read_file("exit") or b""
-        return int(text) if text.strip().isdigit() else None
+        return parse_number(self.read_file("exit"))
 
     def write_net_info(self, networks: bytes) -> None:
         """Write `net-info.json`, a list of the pod's networks."""
@@ -264,6 +276,11 @@ class PodDirectory:
             return None
 
 
+def parse_number(text: bytes | None) -> int | None:
+    """What a file of one number says; None if it says something else, or is missing."""
+    return int(text) if text is not None and text.strip().isdigit() else None
+
+
 def new_uuid() -> str:
     """A random UUID, version 4 (RFC 9562), without the weight of the `uuid` module."""
     raw = bytearray(os.urandom(16))
@@ -277,41 +294,6 @@ def make_sections(data: DataDir) -> None:
     """Make the folders for pods, with rkt's access rights."""
     for section in Section:
         (data.pods / section).mkdir(mode=0o750, parents=True, exist_ok=True)
-
-
-def _is_locked(path: Path) -> bool | None:
-    """Whether the directory is locked exclusively; None if it does not exist."""
-    try:
-        fd = os.open(path, _DIRECTORY_FLAGS)
-    except FileNotFoundError:
-        return None
-    try:
-        return not _try_lock(fd, fcntl.LOCK_SH)
-    finally:
-        os.close(fd)
-
-
-def _lock_exclusively(fd: int) -> bool:
-    """Take the lock, unless somebody holds it exclusively.
-
-    Who looks at the state holds a shared lock for a moment, or for longer on a busy host: that
-    alone is no reason to fail.
-    """
-    deadline = time.monotonic() + _READERS_SECONDS
-    while not _try_lock(fd, fcntl.LOCK_EX):
-        if not _try_lock(fd, fcntl.LOCK_SH) or time.monotonic() > deadline:
-            return False
-        fcntl.flock(fd, fcntl.LOCK_UN)  # two who want it must not keep each other waiting
-        time.sleep(_PAUSE_SECONDS)
-    return True
-
-
-def _try_lock(fd: int, kind: int) -> bool:
-    try:
-        fcntl.flock(fd, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _same_directory(fd: int, path: Path) -> bool:

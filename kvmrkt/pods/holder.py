@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import threading
 from typing import TYPE_CHECKING
 
+from kvmrkt.pods.locks import wait_unlocked
 from kvmrkt.pods.states import PodState
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def open_end_of_lock(folder: int | str) -> int:
 
     def wait() -> None:
         try:
-            fcntl.flock(own, fcntl.LOCK_SH)
+            wait_unlocked(own)
         finally:
             os.close(own)
             os.close(writer)

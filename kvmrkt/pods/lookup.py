@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from typing import TYPE_CHECKING
 
 from kvmrkt.errors import PodError, PodNotFoundError, describe
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 SEARCHED = (Section.PREPARE, Section.PREPARED, Section.RUN, Section.EXITED_GARBAGE)
 """Where `list` and UUID prefixes look: from early to late, so that a racing move hides no pod."""
 
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _LISTED = (Section.RUN, Section.EXITED_GARBAGE, Section.PREPARE, Section.PREPARED)
 
 
@@ -23,7 +26,8 @@ def walk(data: DataDir, sections: Iterable[Section] = SEARCHED) -> Iterator[PodD
     """The pods of the given sections, each section sorted by UUID; a moved pod may come twice."""
     for section in sections:
         try:
-            names = sorted(entry.name for entry in (data.pods / section).iterdir())
+            with os.scandir(data.pods / section) as entries:
+                names = sorted([entry.name for entry in entries])
         except FileNotFoundError:
             continue
         except OSError as error:
@@ -43,10 +47,7 @@ def listed_pods(data: DataDir) -> list[PodDirectory]:
 
 def is_uuid(text: str) -> bool:
     """Whether the text is a UUID as pods are named: 8-4-4-4-12 lower-case hex digits."""
-    parts = text.split("-")
-    return [len(part) for part in parts] == [8, 4, 4, 4, 12] and not (
-        set(text) - set("0123456789abcdef-")
-    )
+    return _UUID.fullmatch(text) is not None
 
 
 def find_pod(data: DataDir, prefix: str) -> PodDirectory:

@@ -23,9 +23,12 @@ def encode_app_record(record: AppRecord) -> bytes:
     return msgspec.json.encode(record) + b"\n"
 
 
+_DECODER = msgspec.json.Decoder(AppRecord)
+
+
 def decode_app_record(text: bytes) -> AppRecord | None:
     """The record, or None when the file is damaged: a list of pods must not fail on one of them."""
     try:
-        return msgspec.json.decode(text, type=AppRecord)
+        return _DECODER.decode(text)
     except msgspec.MsgspecError:
         return None

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from kvmrkt.appc.pod_manifest import parse_pod_manifest
 from kvmrkt.errors import PodError
-from kvmrkt.pods.records import AppRecord
+from kvmrkt.pods.directory import parse_number
+from kvmrkt.pods.open_folder import read_at, time_ns_at
+from kvmrkt.pods.records import AppRecord, decode_app_record
+from kvmrkt.pods.shown_manifest import ShownManifest, ShownVolume, read_shown_manifest
 from kvmrkt.pods.states import ENDED, PodState
 
 if TYPE_CHECKING:
-    from kvmrkt.appc.pod_manifest import PodManifest, RuntimeApp, Volume
     from kvmrkt.pods.directory import PodDirectory
+    from kvmrkt.pods.shown_manifest import ShownApp
 
 _WITH_NETWORKS = ENDED | {PodState.RUNNING}
 _BEFORE_RUN = frozenset(
     {PodState.EMBRYO, PodState.PREPARING, PodState.ABORTED_PREPARE, PodState.PREPARED}
 )
+_NO_MANIFEST = ShownManifest()
+_NO_RECORD = AppRecord()
 _READ_ATTEMPTS = 5
 
 
@@ -90,74 +95,73 @@ class PodFacts(msgspec.Struct, frozen=True, kw_only=True):
 def read_pod(pod: PodDirectory) -> PodFacts:
     """Read a pod that others may be moving; raises PodError if it is damaged or gone."""
     for _ in range(_READ_ATTEMPTS):
-        state = pod.state()
-        path = pod.path
-        facts = _read(pod, state)
-        if path.exists():
-            return facts
+        fd, state = pod.open()
+        try:
+            facts = _read(fd, pod.uuid, state)
+        finally:
+            os.close(fd)
+        if pod.is_there():
+            return facts  # it was all the time: nothing was deleted under our hands
     raise PodError(f'cannot read pod "{pod.uuid}": it keeps moving')
 
 
-def _read(pod: PodDirectory, state: PodState) -> PodFacts:
-    text = pod.read_pod_manifest()
-    manifest = None if text is None else parse_pod_manifest(text)
-    created_ns = pod.file_time_ns("pod-created")
+def _read(folder: int, uuid: str, state: PodState) -> PodFacts:
+    text = read_at(folder, "pod")
+    manifest = _NO_MANIFEST if text is None else read_shown_manifest(text)
+    created_ns = time_ns_at(folder, "pod-created")
     has_run = state not in _BEFORE_RUN  # `pid` is written a moment before
-    started_ns = pod.file_time_ns("pid") if has_run else None
-    pid = pod.read_pid() if has_run else None
-    networks = _networks(pod) if state in _WITH_NETWORKS else ()
-    apps = () if manifest is None else _apps(pod, state, manifest, created_ns)
+    started_ns = time_ns_at(folder, "pid") if has_run else None
+    pid = parse_number(read_at(folder, "pid")) if has_run else None
+    networks = _networks(folder, uuid) if state in _WITH_NETWORKS else ()
+    apps = tuple([_app(folder, state, app, manifest, created_ns) for app in manifest.apps])
     status = PodStatus(
-        uuid=pod.uuid,
+        uuid=uuid,
         state=state,
         networks=networks or msgspec.UNSET,
-        app_names=tuple(app.name for app in apps) or msgspec.UNSET,
+        app_names=tuple([app.name for app in apps]) or msgspec.UNSET,
         apps=apps or msgspec.UNSET,
         created_at=msgspec.UNSET if created_ns is None else created_ns // 1_000_000_000,
         started_at=msgspec.UNSET if started_ns is None else started_ns // 1_000_000_000,
-        pid=pid if pid is not None and state is PodState.RUNNING else msgspec.UNSET,
-        user_annotations=(manifest and manifest.user_annotations) or msgspec.UNSET,
-        user_labels=(manifest and manifest.user_labels) or msgspec.UNSET,
+        pid=_or_unset(pid if state is PodState.RUNNING else None),
+        user_annotations=manifest.user_annotations or msgspec.UNSET,
+        user_labels=manifest.user_labels or msgspec.UNSET,
     )
     return PodFacts(
         status=status,
-        image_names={} if manifest is None else {a.name: _image_name(a) for a in manifest.apps},
+        image_names={app.name: str(app.image) for app in manifest.apps},
         created_ns=created_ns,
         started_ns=started_ns,
         pid=pid,
     )
 
 
-def _networks(pod: PodDirectory) -> tuple[NetInfo, ...]:
-    text = pod.read_net_info()
+def _networks(folder: int, uuid: str) -> tuple[NetInfo, ...]:
+    text = read_at(folder, "net-info.json")
     if not text:
         return ()
     try:
         return msgspec.json.decode(text, type=tuple[NetInfo, ...])
     except msgspec.MsgspecError as error:
-        raise PodError(f'cannot read the networks of pod "{pod.uuid}": {error}') from error
+        raise PodError(f'cannot read the networks of pod "{uuid}": {error}') from error
 
 
-def _apps(
-    pod: PodDirectory, state: PodState, manifest: PodManifest, created_ns: int | None
-) -> tuple[AppStatus, ...]:
-    volumes = {volume.name: volume for volume in manifest.volumes}
-    apps = []
-    for app in manifest.apps:
-        record = pod.read_app_record(app.name) or AppRecord()
-        apps.append(
-            AppStatus(
-                name=app.name,
-                state=_app_state(state, record),
-                created_at=_or_unset(created_ns),
-                started_at=_or_unset(record.started_ns),
-                finished_at=_or_unset(record.finished_ns),
-                exit_code=_or_unset(record.code),
-                image_id=app.image.id,
-                mounts=_mounts(app, volumes) or msgspec.UNSET,
-            )
-        )
-    return tuple(apps)
+def _app(
+    folder: int, state: PodState, app: ShownApp, manifest: ShownManifest, created_ns: int | None
+) -> AppStatus:
+    text = read_at(folder, f"status/{app.name}")
+    record = (text and decode_app_record(text)) or _NO_RECORD
+    return AppStatus(
+        name=app.name,
+        state=_app_state(state, record),
+        created_at=_or_unset(created_ns),
+        started_at=_or_unset(record.started_ns),
+        finished_at=_or_unset(record.finished_ns),
+        exit_code=_or_unset(record.code),
+        image_id=app.image.id,
+        mounts=_mounts(app, manifest) or msgspec.UNSET,
+        user_annotations=app.app.user_annotations or msgspec.UNSET,
+        user_labels=app.app.user_labels or msgspec.UNSET,
+    )
 
 
 def _app_state(state: PodState, record: AppRecord) -> str:
@@ -169,19 +173,15 @@ def _app_state(state: PodState, record: AppRecord) -> str:
     return "created" if state is PodState.PREPARED else "unknown"
 
 
-def _mounts(app: RuntimeApp, volumes: dict[str, Volume]) -> tuple[MountStatus, ...]:
+def _mounts(app: ShownApp, manifest: ShownManifest) -> tuple[MountStatus, ...]:
+    if not app.mounts:
+        return ()
+    volumes = {volume.name: volume for volume in manifest.volumes}
     mounts = []
     for mount in app.mounts:
-        volume = mount.app_volume or volumes.get(mount.volume)
-        source = volume.source or "" if volume is not None else ""
-        read_only = volume is not None and volume.read_only
-        mounts.append(MountStatus(mount.volume, mount.path, source, read_only))
+        volume = mount.app_volume or volumes.get(mount.volume) or ShownVolume(mount.volume)
+        mounts.append(MountStatus(mount.volume, mount.path, volume.source, volume.read_only))
     return tuple(mounts)
-
-
-def _image_name(app: RuntimeApp) -> str:
-    version = next((label.value for label in app.image.labels if label.name == "version"), None)
-    return f"{app.image.name or ''}:{version}" if version else app.image.name or ""
 
 
 def _or_unset(value: int | None) -> int | msgspec.UnsetType:

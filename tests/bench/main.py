@@ -22,6 +22,7 @@ from kvmrkt.paths import RUNTIME
 from kvmrkt.stage1.kvm.accel import choose_accelerator
 from kvmrkt.stage1.kvm.machine import Accelerator
 from kvmrkt.stage1.kvm.sizing import DEFAULT_APPS_BYTES, SYSTEM_BYTES
+from listing import measure_list
 from machine import FOLDER, Boot, make_bare_initrd, time_bare_boot
 from plot import strip_plot
 from pod import KVMRKT, PYTHON, Memory, Run, measure_idle_memory, time_command, time_run
@@ -56,6 +57,12 @@ def measure_help(rounds: int) -> Figure:
     samples = Samples(tuple(extra))
     name = "kvmrkt --help over python -c pass"
     return Figure(name, samples.median, samples.spread, "ms", HELP_BUDGET_MS)
+
+
+def measure_thousand_pods(folder: Path, rounds: int) -> Figure:
+    """What `kvmrkt list` adds to an interpreter that does nothing."""
+    progress("kvmrkt list")
+    return measure_list(folder / "thousand", rounds)
 
 
 def measure_instructions(folder: Path, rounds: int) -> Figure:
@@ -100,6 +107,7 @@ def main() -> int:
             ratio("run of /bin/true over the bare machine", walls, bare, START_BUDGET),
             Figure("host CPU of a run", cpu.median, cpu.spread, "s", HOST_CPU_BUDGET_SECONDS),
             measure_help(2 * rounds),
+            measure_thousand_pods(folder, 2 * rounds),
             measure_instructions(folder, 3),
             memory_figure(
                 measure_idle_memory(data, SYSTEM_BYTES + DEFAULT_APPS_BYTES), accelerator

@@ -58,7 +58,9 @@ def two_pods(data: DataDir) -> tuple[PodDirectory, PodDirectory]:
     exited.write_pid(4711)
     exited.write_app_record("db", AppRecord(code=0, started_ns=1, finished_ns=2))
     exited.write_app_record("web", AppRecord(code=7, started_ns=1, finished_ns=2))
-    exited.write_net_info(b'[{"netName":"default","ip":"172.16.28.2"}]')
+    exited.write_net_info(
+        b'[{"netName":"default","ip":"172.16.28.2"},{"netName":"inner","ip":"10.1.0.2"}]'
+    )
     for name in ("pod-created", "pid"):
         os.utime(exited.path / name, ns=(0, 1_700_000_000_123_000_000))
     prepared = fabricate(data, Section.PREPARED, B)
@@ -110,7 +112,7 @@ def test_list(kvmrkt_: Callable[..., Result], two_pods: object, data: DataDir) -
     ]
 
 
-DEFAULT = "default:ip4=172.16.28.2"
+DEFAULT = "default:ip4=172.16.28.2, inner:ip4=10.1.0.2"
 
 
 def test_list_full(kvmrkt_: Callable[..., Result], two_pods: object) -> None:

@@ -9,6 +9,7 @@ from pods_on_disk import IMAGE_ID, fabricate, manifest
 
 from kvmrkt.errors import ManifestError, PodError, PodNotFoundError
 from kvmrkt.paths import DataDir
+from kvmrkt.pods import status
 from kvmrkt.pods.directory import PodDirectory
 from kvmrkt.pods.records import AppRecord
 from kvmrkt.pods.states import Section
@@ -43,7 +44,8 @@ def test_a_running_pod(data: DataDir) -> None:
             userLabels={"tier": "x"},
         ).replace(
             b'"name": "web",',
-            b'"name": "web", "mounts": [{"volume": "data", "path": "/data"}],',
+            b'"name": "web", "mounts": [{"volume": "data", "path": "/data"}],'
+            b'"app": {"exec": ["/x"], "user": "0", "group": "0", "userLabels": {"a": "b"}},',
         )
     )
     pod.to_prepare()
@@ -82,6 +84,7 @@ def test_a_running_pod(data: DataDir) -> None:
                         "read_only": True,
                     }
                 ],
+                "user_labels": {"a": "b"},
             },
         ],
         "created_at": created // 1_000_000_000,
@@ -148,13 +151,13 @@ def test_damaged_files_are_named(data: DataDir) -> None:
 def test_a_pod_that_moves_while_it_is_read(data: DataDir, monkeypatch: pytest.MonkeyPatch) -> None:
     pod = fabricate(data, Section.RUN)
     pod.write_pod_manifest(manifest("a"))
-    read_manifest = PodDirectory.read_pod_manifest
+    read_at = status.read_at
 
-    def move_first(self: PodDirectory) -> bytes | None:
-        PodDirectory(data, Section.RUN, self.uuid).move_if_there(Section.EXITED_GARBAGE)
-        return read_manifest(self)
+    def move_first(folder: int, name: str) -> bytes | None:
+        PodDirectory(data, Section.RUN, pod.uuid).move_if_there(Section.EXITED_GARBAGE)
+        return read_at(folder, name)
 
-    monkeypatch.setattr(PodDirectory, "read_pod_manifest", move_first)
+    monkeypatch.setattr(status, "read_at", move_first)
     document = as_json(pod)
     assert document["state"] == "exited garbage"
     assert document["app_names"] == ["a"]
