@@ -148,6 +148,9 @@ def _elements(what: str, name: str, kind: str, elements: set[str]) -> str:
 def _network_chain(name: str, members: list[PodLink], *, onward: bool) -> list[str]:
     """Where packets from the network's pods may be forwarded."""
     lines = [f" chain net-{name} {{"]
+    # where bridges' frames pass the host's IP rules as well (br_netfilter), these are neighbours
+    bridges = {member.home for member in members if member.home != member.device}
+    lines += [f'  oifname "{bridge}" accept' for bridge in sorted(bridges)]
     for version, word in ((4, "ip"), (6, "ip6")):
         own = sorted(ip for link in members for ip in link.ips(version))
         if own:
@@ -231,6 +234,7 @@ def _spoofing(link: PodLink) -> list[str]:
         f" chain {link.device} {{",
         f'  type filter hook {hook} device "{link.device}" priority -300; policy accept;',
         f"  ether saddr != {mac} drop",
+        "  ether type { 8021q, 8021ad } drop",  # the tag may be beside the frame, not in it
     ]
     if four:
         listed = ", ".join(four)
