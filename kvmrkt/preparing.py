@@ -139,13 +139,17 @@ def reopen(pod: PodDirectory, host: GlobalOptions) -> PodParts:
         return PodParts(
             manifest=manifest,
             image_manifests={},
-            trees={app.image.id: _tree_of(pod, store, app.name, app.image.id)
+            trees={app.image.id: tree_of_app(pod, store, app.name, app.image.id)
                    for app in manifest.apps},
             stage1=stage1_of_pod(store, record.stage1, stage1_text),
         )  # fmt: skip
 
 
-def _tree_of(pod: PodDirectory, store: Store, app: str, image_id: str) -> Path:
+def tree_of_app(pod: PodDirectory, store: Store, app: str, image_id: str) -> Path:
+    """The squashfs that an app of a pod stands on; made again of its image if it is gone.
+
+    Raises ImageNotFoundError if the image is needed for that, and gone too.
+    """
     name = (pod.read_file(f"appsinfo/{app}/treeStoreID") or b"").decode(errors="replace").strip()
     kept = store.data.cas / "tree" / f"{name}.squashfs"
     return kept if name and "/" not in name and kept.exists() else tree_for(store, image_id)

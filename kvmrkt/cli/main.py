@@ -27,6 +27,7 @@ COMMANDS = {
     "completion": ("kvmrkt.cli.completion:command", "Print a completion script for a shell"),
     "config": ("kvmrkt.cli.config_command:command", "Print the configuration"),
     "doctor": ("kvmrkt.cli.doctor:command", "Check everything this host needs to run pods"),
+    "export": ("kvmrkt.cli.export:command", "Export an app from an exited pod to an ACI file"),
     "fetch": ("kvmrkt.cli.fetch:fetch", "Fetch images and store them"),
     "gc": ("kvmrkt.cli.gc:command", "Remove what ended pods left"),
     "image": ("kvmrkt.cli.image:image", "Work on the images in the store"),

@@ -134,6 +134,11 @@ def walk(source: Source, limits: Limits) -> Iterator[Entry]:
         if number == limits.entries:
             raise ArchiveError(f"the archive has more than {limits.entries} entries")
         entry = _entry(header, extension, header_at, source.position, limits)
+        if entry.size_bytes > limits.expanded_bytes:
+            raise ArchiveError(
+                f"entry {entry.shown} has {entry.size_bytes} bytes;"
+                f" all of an archive may have {limits.expanded_bytes}"
+            )
         yield entry
         rest = entry.size_bytes + -entry.size_bytes % BLOCK_BYTES
         source.skip(entry.content_at + rest - source.position)

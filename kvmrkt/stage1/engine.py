@@ -16,7 +16,7 @@ from kvmrkt.errors import ManifestError
 from kvmrkt.net.choice import NO_NETWORK, NetworkChoice
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Generator, Mapping
     from pathlib import Path
 
     from kvmrkt.appc.image_manifest import ImageManifest
@@ -67,6 +67,17 @@ class EnginePod(msgspec.Struct, frozen=True, kw_only=True):
     """Where an engine finds its configuration."""
 
 
+class AppExport(msgspec.Struct, frozen=True, kw_only=True):
+    """An app of a pod that has ended, whose file system is wanted."""
+
+    directory: PodDirectory
+    app: str
+    tree: Path
+    """The rendered root filesystem of its image."""
+    stage1: Stage1Image
+    host: GlobalOptions = GlobalOptions()
+
+
 class PodRun(Protocol):
     """A pod that is ready to be run, once."""
 
@@ -93,6 +104,14 @@ class Engine(Protocol):
 
         The directory need not have reached `run` yet. Raises ManifestError or PodError for a pod
         that this engine can never run.
+        """
+
+    def export(self, app: AppExport, warn: Callable[[str], None]) -> Generator[bytes, None, None]:
+        """The app's file system as its run left it: a tar stream with `rootfs` at its top.
+
+        A generator, to be closed by whoever does not take all of it. What it gives is the
+        tenant's work, not to be trusted. Nothing of the pod changes. Raises EngineError when the
+        machinery fails or the file system cannot be read, HostError.
         """
 
 

@@ -16,6 +16,7 @@ import time
 from typing import TYPE_CHECKING
 
 import msgspec
+from raw_tar import bare, folder, raw
 
 from kvmrkt.errors import (
     AgentSilentError,
@@ -34,10 +35,10 @@ from kvmrkt.net.plan import plan_networks
 from kvmrkt.pods.ports import forwards
 from kvmrkt.pods.records import AppRecord
 from kvmrkt.pods.resources import Resources
-from kvmrkt.stage1.engine import EnginePod, register_engine
+from kvmrkt.stage1.engine import AppExport, EnginePod, register_engine
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Generator, Mapping
 
     from kvmrkt.appc.image_manifest import ImageManifest
     from kvmrkt.appc.pod_manifest import RuntimeApp
@@ -47,6 +48,11 @@ NAME = "simulated"
 SLEEP = "/bin/sleep"
 HOLD = "/bin/hold"
 HANGS = "/fails/hangs"
+DISK = "scratch.img"
+LEFT = bare(folder(b"rootfs"), raw(b"rootfs/made", b"by the app\n"))
+"""What every simulated app leaves: an archive of its file system, which is the pod's disk."""
+BROKEN = b"broken"
+"""A disk with which the machine dies half-way."""
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 BEFORE_THE_APPS: dict[str, Callable[[], KvmrktError]] = {
@@ -75,6 +81,7 @@ class SimulatedPod:
     def run(self, trace: Trace, warn: Callable[[str], None]) -> int:
         """What an engine's run is: starts, records, lines of output, ends."""
         warn("this pod is only simulated")
+        (self._pod.directory.path / DISK).write_bytes(LEFT)
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         try:
             self._hang()
@@ -209,6 +216,16 @@ class SimulatedEngine:
             folders = pod.host.system_config, pod.host.local_config
             plan_networks(folders, pod.options.networks, forwards(pod.manifest))
         return SimulatedPod(pod)
+
+    def export(self, app: AppExport, warn: Callable[[str], None]) -> Generator[bytes, None, None]:
+        """The disk's content is the stream; a test may have put there what it likes."""
+        warn(f"app {app.app} is only simulated")
+        assert app.tree.exists()
+        content = (app.directory.path / DISK).read_bytes()
+        if content == BROKEN:
+            yield LEFT[:700]
+            raise VmmError("QEMU was ended by SIGKILL")
+        yield from (content[at : at + 700] for at in range(0, len(content), 700))
 
 
 def register() -> None:

@@ -21,7 +21,7 @@ from kvmrkt.errors import (
     OutOfMemoryError,
     VmmError,
 )
-from kvmrkt.stage1.kvm import console, supervisor
+from kvmrkt.stage1.kvm import console, downfall, supervisor
 from kvmrkt.stage1.kvm.monitor import MachineStoppedError
 
 if TYPE_CHECKING:
@@ -403,7 +403,7 @@ def test_an_agent_that_does_not_answer_meets_a_deadline_of_its_own(tmp_path: Pat
 def test_a_qemu_that_the_host_killed_for_memory_is_out_of_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor, "killed_for_memory", lambda pid: pid > 0)
+    monkeypatch.setattr(downfall, "killed_for_memory", lambda pid: pid > 0)
 
     async def script(guest: GuestDouble) -> None:
         await guest.notify("hello", **HELLO)

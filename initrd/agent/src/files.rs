@@ -69,16 +69,22 @@ pub fn make_directory(path: &str, mode: u32) -> io::Result<()> {
 
 /// The names in a directory, without `.` and `..`; those that are not UTF-8 are left out.
 pub fn names_in(path: &str) -> io::Result<Vec<String>> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let names = raw_names_in(path)?;
+    Ok(names.into_iter().filter_map(|name| String::from_utf8(name).ok()).collect())
+}
+
+/// The names in a directory, without `.` and `..`, whatever bytes they are.
+pub fn raw_names_in(path: impl Arg) -> io::Result<Vec<Vec<u8>>> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let directory = rustix::fs::openat(CWD, path, flags, Mode::empty())?;
     let mut names = Vec::new();
     let mut buffer = Vec::with_capacity(2048);
     let mut entries = RawDir::new(directory, buffer.spare_capacity_mut());
     while let Some(entry) = entries.next() {
-        if let Ok(name) = entry?.file_name().to_str() {
-            if name != "." && name != ".." {
-                names.push(String::from(name));
-            }
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            names.push(name.to_vec());
         }
     }
     Ok(names)

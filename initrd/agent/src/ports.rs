@@ -14,6 +14,8 @@ use rustix::time::Timespec;
 pub const CONTROL: &str = "kvmrkt.control";
 /// Log records for the host.
 pub const LOG: &str = "kvmrkt.log";
+/// The archive of an export.
+pub const EXPORT: &str = "kvmrkt.export";
 
 const CLASS: &str = "/sys/class/virtio-ports";
 /// The driver announces ports from a work queue, so they appear some milliseconds after boot.

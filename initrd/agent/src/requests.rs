@@ -1,11 +1,12 @@
 //! The methods of the control port.
 
 use crate::event_loop::{Agent, Ending};
+use crate::export;
 use crate::failure::{Failure, Kind, Outcome};
 use crate::files;
 use crate::pod::Pod;
 use crate::protocol::message::{self, Empty, End, Refusal, Request, RequestId};
-use crate::protocol::spec::{AppSpec, PodSpec};
+use crate::protocol::spec::{AppSpec, ExportSpec, PodSpec};
 use crate::protocol::validate;
 use crate::sys::{self, Clock};
 use alloc::string::String;
@@ -13,7 +14,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 /// What the host may call.
-pub const METHODS: [&str; 11] = [
+pub const METHODS: [&str; 12] = [
     "pod.start",
     "pod.stop",
     "pod.halt",
@@ -25,6 +26,7 @@ pub const METHODS: [&str; 11] = [
     "app.signal",
     "app.remove",
     "app.resize",
+    "app.export",
 ];
 
 /// Largest grace: a day.
@@ -57,6 +59,11 @@ struct ResizeApp {
     name: String,
     rows: u16,
     columns: u16,
+}
+
+#[derive(Serialize)]
+struct Exported {
+    bytes: u64,
 }
 
 #[derive(Serialize)]
@@ -196,8 +203,23 @@ impl Agent {
                 self.pod()?.remove(&name).map_err(of_app(&name))?;
                 done()
             }
+            "app.export" => {
+                let bytes = self.export_app(&request.params()?)?;
+                Ok(Answer::Now(message::reply(id, &Exported { bytes })))
+            }
             method => Err(Refusal::unknown_method(method).into()),
         }
+    }
+
+    /// Sends an app's root to the host, whose guest this is for nothing else: it does not go on
+    /// meanwhile, and ends with the machine.
+    fn export_app(&mut self, spec: &ExportSpec) -> Result<u64, Problem> {
+        if self.pod.is_some() {
+            return Err(Failure::new(Kind::WrongState, "the pod was already started").into());
+        }
+        validate::export(spec)?;
+        self.pod = Some(Pod::failed());
+        Ok(export::send(spec)?)
     }
 
     fn start_pod(&mut self, spec: PodSpec, id: &RequestId) -> Result<(), Problem> {

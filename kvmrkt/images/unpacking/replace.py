@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
 import tempfile
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _SHOWN_NAME = 200
+_NO_UNNAMED = (errno.EOPNOTSUPP, errno.EISDIR)
+"""What open(2) says where the file system, or the kernel, does not know O_TMPFILE."""
 
 
 @contextmanager
@@ -42,19 +45,42 @@ def new_folder(folder: Path, *, overwrite: bool) -> Iterator[Path]:
 def new_file(path: Path, *, overwrite: bool) -> Iterator[IO[bytes]]:
     """A file to write; whole at `path` when the body ends well, else `path` is as it was.
 
-    What is there and is no regular file, as /dev/stdout, is written to as it is.
+    It has no name before that, where the file system can do it: then nothing stays of a process
+    that is killed. What is there and is no regular file, as /dev/stdout, is written to as it is.
     """
     path = path.resolve()  # a link to a file stays a link
-    with _failing(f"write {path}"):
-        if not overwrite:
-            with _exclusively(path) as out:
-                yield out
-        elif path.exists() and not path.is_file():
-            with path.open("wb") as out:
-                yield out
-        else:
-            with _beside(path) as out:
-                yield out
+    with _failing(f"write {path}"), ExitStack() as stack:
+        if overwrite and path.exists() and not path.is_file():
+            yield stack.enter_context(path.open("wb"))
+            return
+        if not overwrite and os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), os.fspath(path))
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        stack.callback(os.close, folder := os.open(path.parent, flags))
+        try:
+            unnamed = os.open(".", os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o666, dir_fd=folder)
+        except OSError as error:
+            if error.errno not in _NO_UNNAMED:
+                raise
+            yield stack.enter_context(_beside(path) if overwrite else _exclusively(path))
+            return
+        with os.fdopen(unnamed, "wb") as out:
+            yield out
+            out.flush()
+            _name(unnamed, folder, path, overwrite=overwrite)
+
+
+def _name(file: int, folder: int, path: Path, *, overwrite: bool) -> None:
+    """Give an unnamed file its name, and with `overwrite` another file's."""
+    name = f".{path.name[:_SHOWN_NAME]}.{os.urandom(4).hex()}" if overwrite else path.name
+    # link(2) itself would make a link to the link in /proc; with a folder Python calls linkat(2)
+    os.link(f"/proc/self/fd/{file}", name, dst_dir_fd=folder, follow_symlinks=True)
+    if overwrite:
+        try:
+            os.replace(name, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+        except BaseException:
+            os.unlink(name, dir_fd=folder)
+            raise
 
 
 @contextmanager

@@ -44,6 +44,10 @@ class Accelerator(msgspec.Struct, frozen=True):
         return f"{slow}: {self.reason}"
 
 
+HELLO_SECONDS: dict[Kind, float] = {"kvm": 60.0, "tcg": 300.0}
+"""Deadlines for the agent's hello: generous, since a loaded host is no fault of the guest's."""
+
+
 class DeviceIdentity(msgspec.Struct, frozen=True):
     """Changes when the device node is made anew, as when the kvm modules are loaded again."""
 

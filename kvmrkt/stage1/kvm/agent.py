@@ -14,7 +14,7 @@ import msgspec
 
 from kvmrkt.errors import AppStartError, GuestError
 from kvmrkt.stage1.kvm.lines import open_stream, read_lines
-from kvmrkt.stage1.kvm.podspec import PROTOCOL, PodSpec
+from kvmrkt.stage1.kvm.podspec import PROTOCOL, ExportSpec, PodSpec
 from kvmrkt.stage1.kvm.ports import CONTROL_PORT
 
 _T = TypeVar("_T")
@@ -114,6 +114,12 @@ class GuestStatus(msgspec.Struct, frozen=True):
     uptime_ns: int
 
 
+class _Exported(msgspec.Struct, frozen=True):
+    """The answer to `app.export`."""
+
+    bytes: int
+
+
 class Agent:
     """A connected agent; make it with `Agent.open`."""
 
@@ -175,11 +181,18 @@ class Agent:
         answer = await self._request("pod.status", {})
         return _decode(answer, GuestStatus, "the answer to pod.status")
 
+    async def export_app(self, spec: ExportSpec) -> int:
+        """Have an app's root sent as an archive, and return how many bytes that was."""
+        answer = await self._request("app.export", spec)
+        return _decode(answer, _Exported, "the answer to app.export").bytes
+
     def close(self) -> None:
         """Close the port."""
         self._writer.close()
 
-    async def _request(self, method: str, params: PodSpec | dict[str, Any]) -> msgspec.Raw:
+    async def _request(
+        self, method: str, params: PodSpec | ExportSpec | dict[str, Any]
+    ) -> msgspec.Raw:
         number, self._next_id = self._next_id, self._next_id + 1
         future: asyncio.Future[msgspec.Raw] = asyncio.get_running_loop().create_future()
         self._pending[number] = future

@@ -20,8 +20,8 @@ _PANIC = re.compile(r"Kernel panic - not syncing: ([^\n]{1,200})")
 class Console:
     """Reads the console to its end; keeps the last megabyte in files and the tail in memory."""
 
-    def __init__(self, file: Path) -> None:
-        """`file` is made when the first byte arrives."""
+    def __init__(self, file: Path | None) -> None:
+        """`file` is made when the first byte arrives; without one only the tail is kept."""
         self._file = file
         self._tail = b""
         self.closed = asyncio.Event()
@@ -33,8 +33,9 @@ class Console:
         try:
             while data := await reader.read(1 << 14):
                 self._tail = (self._tail + data)[-_TAIL_BYTES:]
-                kept = kept or RotatedFile(self._file, _FILE_LIMIT_BYTES)
-                kept.write(data)
+                if self._file is not None:
+                    kept = kept or RotatedFile(self._file, _FILE_LIMIT_BYTES)
+                    kept.write(data)
         except ConnectionError:
             pass  # QEMU is gone: the console ends as any other end
         finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -16,6 +17,12 @@ from kvmrkt.errors import (
     VmmError,
 )
 
+if TYPE_CHECKING:
+    from kvmrkt.stage1.kvm.console import Console
+    from kvmrkt.stage1.kvm.monitor import Monitor
+    from kvmrkt.stage1.kvm.vmm import Vmm
+
+_LAST_WORDS_SECONDS = 2.0
 _KERNEL_LOG = "/dev/kmsg"
 _RECORD_LIMIT_BYTES = 8192
 _MORE_MEMORY = "give the apps more with --memory, or the system with systemMemoryBytes in kvm.d"
@@ -37,6 +44,26 @@ class Remains(msgspec.Struct, frozen=True, kw_only=True):
     """QEMU's word for why the machine went down."""
     host_out_of_memory: bool = False
     """The host's kernel killed QEMU for want of memory."""
+
+
+async def why_down(vmm: Vmm, console: Console, monitor: Monitor) -> EngineError:
+    """Wait a moment for a machine's last words, and say what went down."""
+    import asyncio
+
+    closed = asyncio.ensure_future(console.closed.wait())
+    await asyncio.wait((closed,), timeout=_LAST_WORDS_SECONDS)
+    status = vmm.wait(timeout_seconds=0.5)
+    killed = status == -signal.SIGKILL
+    return explain(
+        Remains(
+            status=status,
+            panic=console.panic(),
+            console=console.last_lines(),
+            last_words=vmm.last_words(),
+            shutdown_reason=monitor.shutdown_reason,
+            host_out_of_memory=killed and killed_for_memory(vmm.process.pid),
+        )
+    )
 
 
 def explain(remains: Remains) -> EngineError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -17,7 +17,7 @@ from kvmrkt.paths import RUNTIME
 from kvmrkt.pods.records import AppRecord
 from kvmrkt.pods.resources import Resources
 from kvmrkt.stage1.kvm import share
-from kvmrkt.stage1.kvm.accel import choose_accelerator, remember_bad
+from kvmrkt.stage1.kvm.accel import HELLO_SECONDS, choose_accelerator, remember_bad
 from kvmrkt.stage1.kvm.boot import Boot, boot_files, boot_of
 from kvmrkt.stage1.kvm.machine import (
     Accelerator,
@@ -50,12 +50,9 @@ if TYPE_CHECKING:
     from kvmrkt.net.attachment import Attachment
     from kvmrkt.net.plan import NetworkPlan
     from kvmrkt.pods.directory import PodDirectory
-    from kvmrkt.stage1.engine import EnginePod, RunOptions
+    from kvmrkt.stage1.engine import AppExport, EnginePod, RunOptions
     from kvmrkt.stage1.kvm.agent import AppExited, AppStarted
     from kvmrkt.trace import Trace
-
-HELLO_SECONDS: dict[Accelerator, float] = {"kvm": 60.0, "tcg": 300.0}
-"""Deadlines for the agent's hello: generous, since a loaded host is no fault of the guest's."""
 
 
 class KvmPod(msgspec.Struct, frozen=True, kw_only=True):
@@ -142,6 +139,12 @@ class KvmEngine:
             network=_network(pod),
             network_dns=options.network_dns,
         )
+
+    def export(self, app: AppExport, warn: Callable[[str], None]) -> Generator[bytes, None, None]:
+        """Read it in a virtual machine that does nothing else."""
+        from kvmrkt.stage1.kvm.export import export
+
+        return export(app, _settings(app.host), warn)
 
 
 ENGINE = KvmEngine()

@@ -134,6 +134,16 @@ class AppSpec(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(names)
 
 
+class ExportSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose file system the guest is to send, as `app.export` carries it."""
+
+    name: str
+    disk: str
+    root: str = "rootfs"
+    disks: tuple[Disk, ...]
+    protocol: int = PROTOCOL
+
+
 class PodSpec(msgspec.Struct, frozen=True, kw_only=True):
     """A whole pod, as `pod.start` carries it."""
 

@@ -2,3 +2,4 @@
 
 CONTROL_PORT = "kvmrkt.control"
 LOG_PORT = "kvmrkt.log"
+EXPORT_PORT = "kvmrkt.export"

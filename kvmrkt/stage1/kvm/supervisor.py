@@ -39,7 +39,7 @@ from kvmrkt.stage1.kvm.agent import (
 )
 from kvmrkt.stage1.kvm.applog import AppLog
 from kvmrkt.stage1.kvm.console import Console
-from kvmrkt.stage1.kvm.downfall import Remains, explain, killed_for_memory
+from kvmrkt.stage1.kvm.downfall import why_down
 from kvmrkt.stage1.kvm.monitor import MachineStoppedError, Monitor
 from kvmrkt.stage1.kvm.ports import CONTROL_PORT, LOG_PORT
 from kvmrkt.stage1.kvm.streams import Sink, copy_in, copy_out, window_size
@@ -302,20 +302,7 @@ class Supervisor:
 
     async def _why_down(self) -> EngineError:
         """The control port closed before the pod had ended: say what went down."""
-        closed = asyncio.ensure_future(self._console.closed.wait())
-        await asyncio.wait((closed,), timeout=_LAST_WORDS_SECONDS)
-        status = self._vmm.wait(timeout_seconds=0.5)
-        killed = status == -signal.SIGKILL
-        return explain(
-            Remains(
-                status=status,
-                panic=self._console.panic(),
-                console=self._console.last_lines(),
-                last_words=self._vmm.last_words(),
-                shutdown_reason=self._monitor.shutdown_reason,
-                host_out_of_memory=killed and killed_for_memory(self._vmm.process.pid),
-            )
-        )
+        return await why_down(self._vmm, self._console, self._monitor)
 
     # -- signals -------------------------------------------------------------------------------
 

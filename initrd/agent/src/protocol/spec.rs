@@ -149,6 +149,16 @@ pub struct AppSpec {
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub struct ExportSpec {
+    pub protocol: u32,
+    pub name: String,
+    pub disk: String,
+    pub root: String,
+    pub disks: Vec<Disk>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Mount {
     pub volume: String,
     pub path: String,

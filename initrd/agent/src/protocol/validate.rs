@@ -2,7 +2,7 @@
 //! its mistakes from turning into paths and mount options that mean something else.
 
 use super::VERSION;
-use super::spec::{AppSpec, PodSpec, StreamMode, VolumeKind};
+use super::spec::{AppSpec, ExportSpec, PodSpec, StreamMode, VolumeKind};
 use crate::failure::{Failure, Kind, Outcome};
 use alloc::format;
 use alloc::string::String;
@@ -32,11 +32,25 @@ fn absolute(what: &str, path: &str) -> Outcome<()> {
     invalid(format!("{what} {path:?} is not an absolute path"))
 }
 
+fn version(protocol: u32) -> Outcome<()> {
+    if protocol == VERSION {
+        return Ok(());
+    }
+    invalid(format!("protocol {protocol} is not supported, only {VERSION}"))
+}
+
+/// Checks what is to be exported.
+pub fn export(spec: &ExportSpec) -> Outcome<()> {
+    version(spec.protocol)?;
+    name("app", &spec.name)?;
+    name("disk", &spec.disk)?;
+    name("root folder", &spec.root)?;
+    spec.disks.iter().try_for_each(|disk| name("disk", &disk.serial))
+}
+
 /// Checks a pod and all its apps.
 pub fn pod(spec: &PodSpec) -> Outcome<()> {
-    if spec.protocol != VERSION {
-        return invalid(format!("protocol {} is not supported, only {VERSION}", spec.protocol));
-    }
+    version(spec.protocol)?;
     if spec.hostname.is_empty() || spec.hostname.len() > NAME_BYTES_MAX {
         return invalid(format!("host name {:?} is empty or longer than 64 bytes", spec.hostname));
     }
