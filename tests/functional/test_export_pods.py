@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
 import sys
 import tarfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
-from real_pods import BUSYBOX, ROOT, Kvmrkt, lines, processes_naming
+from real_pods import BUSYBOX, DEADLINE_SECONDS, ROOT, Kvmrkt, lines, processes_naming
 
 sys.path.insert(0, str(ROOT / "tests" / "unit"))
 from aci_files import entry, link, manifest, write_aci
+from fault_points import OF_AN_EXPORT, wait_until_stopped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -181,6 +184,27 @@ def test_the_image_runs_again(exported: Exported) -> None:
     assert done.returncode == 0, done.stderr
     assert lines(done)[:3] == ["new", "mine", "1000 7 4750 2"]
     assert lines(done)[3:] == ["capable", "changed", "elsewhere", "folder", "one", "two"]
+
+
+def test_an_export_that_is_killed_leaves_neither_file_nor_machine(exported: Exported) -> None:
+    (point,) = OF_AN_EXPORT
+    folder = exported.kvmrkt.dir.parent / "killed"
+    folder.mkdir()
+    process = subprocess.Popen(
+        exported.kvmrkt.argv("export", exported.uuid, folder / "out.aci"),
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "KVMRKT_FAULT": f"{point}:stop"},
+    )  # fmt: skip
+    wait_until_stopped(process, point)
+    assert len(processes_naming(f"kvmrkt-export-{exported.uuid}")) == 1
+    process.kill()
+    process.communicate()
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while processes_naming(f"kvmrkt-export-{exported.uuid}"):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert list(folder.iterdir()) == []
+    assert "state=exited" in exported.kvmrkt("status", exported.uuid).stdout
 
 
 def test_an_app_that_was_never_started_is_refused(kvmrkt: Kvmrkt, tmp_path: Path) -> None:

@@ -28,6 +28,9 @@ OF_THE_MACHINE = (
 OF_THE_NETWORK = ("lease-taken", "link-joined", "rules-placed")
 """Those of a network in the making: tests/functional/test_network_faults.py strikes them."""
 
+OF_AN_EXPORT = ("export-started",)
+"""Those of an export: tests/functional/test_export_pods.py strikes them."""
+
 
 def points_in_the_code() -> set[str]:
     """The name of every fault point."""
