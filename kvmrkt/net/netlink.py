@@ -30,7 +30,8 @@ _PATIENCE_SECONDS = 30
 
 _REQUEST, _ACK, _REPLACE, _EXCLUSIVE, _CREATE, _DUMP = 1, 4, 0x100, 0x200, 0x400, 0x300
 _ERROR, _DONE = 2, 3
-_NEWLINK, _DELLINK, _GETLINK, _NEWADDR, _DELADDR, _GETADDR, _NEWROUTE = 16, 17, 18, 20, 21, 22, 24
+_NEWLINK, _DELLINK, _GETLINK = 16, 17, 18
+_NEWADDR, _GETADDR, _NEWROUTE, _GETROUTE = 20, 22, 24, 26
 # linux/if_link.h, linux/if_addr.h, linux/rtnetlink.h
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER, _IFLA_LINKINFO = (
     1,
@@ -202,6 +203,27 @@ class Netlink:
             body += attribute(_RTA_PREFSRC, source.packed)
         what = f"lead {destination} to {link.name}"
         self._change(_NEWROUTE, _CREATE | _EXCLUSIVE, body, what)
+
+    def routes(self, link: Link) -> list[tuple[Subnet, Address | None]]:
+        """The unicast routes by a link in the main table: destination, and gateway if any.
+
+        Those that the kernel makes for every IPv6 link are left out.
+        """
+        from ipaddress import ip_address, ip_network
+
+        found: list[tuple[Subnet, Address | None]] = []
+        for reply in self._ask(_GETROUTE, _ROUTE.pack(*[0] * 9), "list the routes"):
+            family, prefix, _, _, table, _, _, kind, _ = _ROUTE.unpack_from(reply)
+            parts = dict(attributes(reply[_ROUTE.size :]))
+            out = int.from_bytes(parts.get(_RTA_OIF, b""), "little")
+            if out != link.index or table != _MAIN or kind != _UNICAST:
+                continue
+            base = parts.get(_RTA_DST, bytes(4 if family == socket.AF_INET else 16))
+            to = ip_network(f"{ip_address(base)}/{prefix}")
+            via = parts.get(_RTA_GATEWAY)
+            if not (to.is_link_local or to.is_multicast):
+                found.append((to, ip_address(via) if via else None))
+        return found
 
     # -- the wire ------------------------------------------------------------------------------
 

@@ -12,7 +12,6 @@ from kvmrkt.net.files import ChosenNetwork, choose, load_networks
 from kvmrkt.net.ipam_conf import HostLocal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
 
     from kvmrkt.net.choice import NetworkChoice
@@ -29,19 +28,26 @@ class NetworkPlan(msgspec.Struct, frozen=True):
     networks: tuple[ChosenNetwork, ...]
     forwards: tuple[Forward, ...] = ()
     warnings: tuple[str, ...] = ()
+    plugin_path: tuple[str, ...] = ()
+    """Where CNI plug-ins are looked for."""
 
     @property
     def forwarding(self) -> int:
         """The place of the network that ports lead to: the first that masquerades, or the last."""
         for number, chosen in enumerate(self.networks):
-            conf = chosen.network.conf
-            if isinstance(conf, NetworkConf) and conf.masquerade:
+            if _masquerades(chosen.network.conf):
                 return number
         return len(self.networks) - 1
 
 
+def _masquerades(conf: NetworkConf | Chain) -> bool:
+    if isinstance(conf, NetworkConf):
+        return conf.masquerade
+    return any(plugin.get("ipMasq") is True for plugin in conf.plugins)
+
+
 def plan_networks(
-    folders: Iterable[Path],
+    folders: tuple[Path, ...],
     choices: tuple[NetworkChoice, ...],
     forwards: tuple[Forward, ...] = (),
 ) -> NetworkPlan:
@@ -62,14 +68,30 @@ def plan_networks(
         raise UsageError(f"a pod joins {_MAX_NETWORKS} networks at most, not {len(networks)}")
     for chosen in networks:
         _check_arguments(chosen)
-        if isinstance(chosen.network.conf, Chain):
-            raise HostError(
-                f'network "{chosen.network.conf.name}" of {chosen.network.file} needs CNI '
-                "plug-ins, which this version of kvmrkt cannot run yet",
-                hint="types made by kvmrkt itself: ptp, bridge, macvlan",
-            )
     _check_apart(networks)
-    return NetworkPlan(networks, forwards, tuple(warnings))
+    path = _plugin_path(folders, networks)
+    return NetworkPlan(networks, forwards, tuple(warnings), path)
+
+
+def _plugin_path(folders: tuple[Path, ...], networks: tuple[ChosenNetwork, ...]) -> tuple[str, ...]:
+    """Where the networks' plug-ins are, each of them found; () if none is needed."""
+    chains = [each for each in networks if isinstance(each.network.conf, Chain)]
+    if not chains:
+        return ()
+    from kvmrkt.net.cni.plugin import find_plugin, search_path
+
+    path = search_path(reversed(folders))
+    for chosen in chains:
+        assert isinstance(chosen.network.conf, Chain)
+        for plugin in chosen.network.conf.plugins:
+            try:
+                find_plugin(plugin["type"], path)
+            except HostError as error:
+                raise HostError(
+                    f'network "{chosen.choice.name}" of {chosen.network.file}: {error.message}',
+                    hint=error.hint,
+                ) from None
+    return path
 
 
 def _check_arguments(chosen: ChosenNetwork) -> None:

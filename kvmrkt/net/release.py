@@ -33,9 +33,16 @@ def _bridge(name: str, _uuid: str) -> None:
         remove_bridge(netlink, name)
 
 
+def _namespace(uuid: str) -> None:
+    from kvmrkt.net.cni.namespace import namespace_path, remove_namespace
+
+    remove_namespace(namespace_path(uuid))
+
+
 _RELEASE: dict[str, Callable[[str, str], None]] = {
     "lease": release_leases,
     "link": _link,
     "bridge": _bridge,
+    "netns": lambda _name, uuid: _namespace(uuid),
     "rules": lambda _name, uuid: drop_rules(uuid),
 }

@@ -82,6 +82,11 @@ def transaction(pods: Iterable[PodRules]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def guard(link: PodLink) -> str:
+    """The text that keeps one link honest, added to what rules its namespace has."""
+    return "\n".join([f"table netdev {TABLE} {{", *_spoofing(link), "}"]) + "\n"
+
+
 def _inet(pods: list[PodRules], links: list[PodLink]) -> list[str]:
     routed = [link for link in links if link.home]
     networks = {link.network: link for link in routed}

@@ -186,10 +186,18 @@ def _release_network(pod: PodDirectory, resource: Resource) -> None:
     release(resource.kind, resource.name, pod.uuid)
 
 
+def _release_chain(pod: PodDirectory, resource: Resource) -> None:
+    from kvmrkt.net.cni.calls import delete
+
+    delete(pod, resource.name)
+
+
 _RELEASE: dict[str, Callable[[PodDirectory, Resource], None]] = {
     "process": _release_process,
     "run-dir": _release_run_dir,
     "mount": _release_mount,
+    "cni": _release_chain,
+    "netns": _release_network,
     "lease": _release_network,
     "link": _release_network,
     "bridge": _release_network,

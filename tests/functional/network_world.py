@@ -27,7 +27,8 @@ ADDRESS_SERVER = Path(__file__).with_name("address_server.py")
 _SET_UP = f"""
 set -e
 mount --make-rprivate /
-mkdir -p /run/kvmrkt /run/netns
+mkdir -p /run/kvmrkt /run/netns /var/lib/cni
+mount -t tmpfs tmpfs /var/lib/cni
 mount -t tmpfs tmpfs /run/kvmrkt
 mount -t tmpfs tmpfs /run/netns
 mount -t sysfs sysfs /sys

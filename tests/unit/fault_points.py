@@ -27,6 +27,8 @@ OF_THE_MACHINE = (
 
 OF_THE_NETWORK = ("lease-taken", "link-joined", "rules-placed")
 """Those of a network in the making: tests/functional/test_network_faults.py strikes them."""
+OF_PLUGINS = ("plugin-called", "chain-joined")
+"""Those of a network that plug-ins make: tests/functional/test_plugin_networks.py strikes them."""
 
 OF_AN_EXPORT = ("export-started",)
 """Those of an export: tests/functional/test_export_pods.py strikes them."""

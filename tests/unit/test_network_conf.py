@@ -254,7 +254,7 @@ def test_networks_that_are_not_there_are_named(tmp_path: Path) -> None:
     [
         ("host", "requires private network configuration"),
         ("default,same", 'the networks "default" and "same" overlap'),
-        ("plugin", "needs CNI plug-ins"),
+        ("plugin", 'cannot find the CNI plug-in "calico"'),
     ],
 )
 def test_what_cannot_be_joined_is_refused_before_the_pod_runs(
