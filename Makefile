@@ -1,6 +1,6 @@
 # Thin verbs; the work is in scripts/. `make run` and `make test` need a Debian 12 or 13, root, git and make.
 .NOTPARALLEL:
-.PHONY: run test test-unit test-functional lint bench soak images setup kernel agent initrd stage1 clean
+.PHONY: run test test-unit test-functional lint bench soak images setup kernel agent ssh initrd stage1 clean
 
 run: setup
 	@scripts/build-images busybox
@@ -40,10 +40,15 @@ agent:
 	@scripts/rust-toolchain
 	@scripts/build-agent
 
+ssh:
+	@scripts/install-packages
+	@scripts/rust-toolchain
+	@scripts/build-ssh
+
 initrd: agent
 	@scripts/build-initrd
 
-stage1: kernel initrd
+stage1: kernel initrd ssh
 	@scripts/build-stage1
 
 clean:

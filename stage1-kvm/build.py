@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Assembles stage1-kvm.aci from kernels and initrd: `build.py KERNEL-FOLDER INITRD OUTPUT`.
+"""Assembles stage1-kvm.aci from kernels and initrd: `build.py KERNELS INITRD SSH OUTPUT`.
 
 The same input gives the same bytes. The archive is not compressed: it is imported once from a
 local file, and the kernel is booted uncompressed, so packing would only cost time on both sides.
@@ -34,7 +34,7 @@ class Part:
     mode: int
 
 
-def parts(kernels: Path, initrd: Path) -> list[Part]:
+def parts(kernels: Path, initrd: Path, ssh: Path) -> list[Part]:
     """Everything in the image's root filesystem, in the order of the archive."""
     scripts = [
         Part(path, FOLDER / "entrypoints" / path[1:], 0o755) for path in ENTRYPOINTS.values()
@@ -43,7 +43,7 @@ def parts(kernels: Path, initrd: Path) -> list[Part]:
         Part(f"/kernel/{variant}/vmlinux", kernels / variant / "vmlinux", 0o644)
         for variant in VARIANTS
     ]
-    return [*scripts, *images, Part("/initrd", initrd, 0o644)]
+    return [*scripts, *images, Part("/initrd", initrd, 0o644), Part("/ssh", ssh, 0o755)]
 
 
 def kernel_parameters() -> str:
@@ -69,6 +69,7 @@ def manifest() -> dict[str, object]:
         "kvmrkt.io/stage1/kvm/kernel": "/kernel/kvm/vmlinux",
         "kvmrkt.io/stage1/kvm/kernel-tcg": "/kernel/tcg/vmlinux",
         "kvmrkt.io/stage1/kvm/initrd": "/initrd",
+        "kvmrkt.io/stage1/kvm/ssh": "/ssh",
         "kvmrkt.io/stage1/kvm/kernel-parameters": kernel_parameters(),
     }
     labels = {"version": version(), "os": "linux", "arch": "amd64"}
@@ -114,9 +115,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Assemble stage1-kvm.aci.")
     parser.add_argument("kernels", type=Path, help="folder with VARIANT/vmlinux")
     parser.add_argument("initrd", type=Path)
+    parser.add_argument("ssh", type=Path, help="the guest's SSH server")
     parser.add_argument("output", type=Path)
     options = parser.parse_args()
-    files = parts(options.kernels, options.initrd)
+    files = parts(options.kernels, options.initrd, options.ssh)
     if missing := [os.fspath(part.source) for part in files if not part.source.exists()]:
         print(f"stage1: not built yet: {', '.join(missing)}", file=sys.stderr)
         return 1

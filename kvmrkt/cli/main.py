@@ -23,10 +23,12 @@ from kvmrkt.errors import EXIT_FAILURE, KvmrktError, UsageError
 EXIT_NO_COMMAND = 2
 
 COMMANDS = {
+    "app": ("kvmrkt.cli.app:app", "Work on the apps of a running pod"),
     "cat-manifest": ("kvmrkt.cli.cat_manifest:command", "Print the manifest of a pod"),
     "completion": ("kvmrkt.cli.completion:command", "Print a completion script for a shell"),
     "config": ("kvmrkt.cli.config_command:command", "Print the configuration"),
     "doctor": ("kvmrkt.cli.doctor:command", "Check everything this host needs to run pods"),
+    "enter": ("kvmrkt.cli.enter:command", "Run a command inside an app of a running pod"),
     "export": ("kvmrkt.cli.export:command", "Export an app from an exited pod to an ACI file"),
     "fetch": ("kvmrkt.cli.fetch:fetch", "Fetch images and store them"),
     "gc": ("kvmrkt.cli.gc:command", "Remove what ended pods left"),
@@ -51,7 +53,7 @@ GONE = {
 }
 """Commands of rkt that there will not be: why, and what there is instead."""
 
-GROUPS = frozenset({"image"})
+GROUPS = frozenset({"app", "image"})
 """The commands that have commands of their own."""
 
 GLOBAL_FLAGS = [

@@ -123,4 +123,10 @@ def test_what_is_refused_says_so(host: SimulatedHost, row: Row) -> None:
 def test_what_is_not_there_yet_is_no_command(host: SimulatedHost, row: Row) -> None:
     done = host(*row.command.split())
     assert done.status == 254
-    assert f'unknown command "{row.command.split()[0]}" for "kvmrkt"' in done.errors
+    group, _, name = row.command.rpartition(" ")
+    above = "kvmrkt"
+    if group in main.GROUPS:
+        above = f"kvmrkt {group}"
+    else:
+        name = row.command.split()[0]
+    assert f'unknown command "{name}" for "{above}"' in done.errors

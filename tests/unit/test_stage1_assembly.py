@@ -15,17 +15,19 @@ ROOT = Path(__file__).parents[2]
 
 
 def _assemble(folder: Path, output: Path) -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, ROOT / "stage1-kvm" / "build.py", folder, folder / "initrd", output]
+    program = ROOT / "stage1-kvm" / "build.py"
+    argv = [sys.executable, program, folder, folder / "initrd", folder / "ssh", output]
     return subprocess.run(argv, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture
 def parts(tmp_path: Path) -> Path:
-    """A folder with stand-ins for kernels and initrd."""
+    """A folder with stand-ins for kernels, initrd and SSH server."""
     for variant in ("kvm", "tcg"):
         (tmp_path / variant).mkdir()
         (tmp_path / variant / "vmlinux").write_bytes(f"kernel {variant}".encode())
     (tmp_path / "initrd").write_bytes(b"initrd")
+    (tmp_path / "ssh").write_bytes(b"ssh")
     return tmp_path
 
 
@@ -45,7 +47,7 @@ def test_every_path_the_manifest_names_is_in_the_image(image: Path) -> None:
         manifest = json.load(content)
         annotations = {a["name"]: a["value"] for a in manifest["annotations"]}
         paths = [value for value in annotations.values() if value.startswith("/")]
-        assert len(paths) == 7
+        assert len(paths) == 8
         for path in paths:
             assert archive.getmember(f"rootfs{path}").isreg()
     assert annotations["coreos.com/rkt/stage1/interface-version"] == "6"

@@ -137,6 +137,16 @@ impl App {
         self.end.map(|(end, _)| end).filter(|_| self.state == State::Exited)
     }
 
+    /// Its namespaces.
+    pub fn sandbox(&self) -> &Sandbox {
+        &self.sandbox
+    }
+
+    /// Its cgroup.
+    pub fn cgroup(&self) -> &Cgroup {
+        &self.cgroup
+    }
+
     /// What it uses.
     pub fn usage(&self) -> Usage {
         self.cgroup.usage()

@@ -13,6 +13,13 @@ pub fn value_of<'a>(environment: &'a [String], name: &str) -> Option<&'a str> {
     environment.iter().find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
 }
 
+/// The variables, those of `given` in place of others of the same name.
+pub fn override_with(own: &[String], given: &[String]) -> Vec<String> {
+    let name_of = |pair: &String| String::from(pair.split('=').next().unwrap_or_default());
+    let kept = own.iter().filter(|pair| value_of(given, &name_of(pair)).is_none());
+    kept.chain(given).cloned().collect()
+}
+
 /// Adds what is missing; `terminal` is the TERM of an app with a pseudo-terminal.
 pub fn complete(
     given: &[String],
@@ -44,6 +51,13 @@ pub fn complete(
 mod tests {
     use super::*;
     use std::string::ToString;
+
+    #[test]
+    fn a_given_variable_takes_its_namesakes_place() {
+        let own = ["A=1".to_string(), "AB=2".to_string(), "C=3".to_string()];
+        let given = ["A=x=y".to_string(), "D=4".to_string()];
+        assert_eq!(override_with(&own, &given), ["AB=2", "C=3", "A=x=y", "D=4"]);
+    }
 
     #[test]
     fn only_what_is_missing_is_added() {

@@ -7,6 +7,7 @@ use crate::pod::{Hands, Pod};
 use crate::poll::{Poll, Token};
 use crate::protocol;
 use crate::protocol::message::{self, Empty, Failed, Hello};
+use crate::ssh::Ssh;
 use crate::sys::{self, Clock};
 use crate::{ports, power};
 use alloc::string::String;
@@ -31,6 +32,7 @@ pub struct Agent {
     log: LogPort,
     pub(crate) pod: Option<Pod>,
     pub(crate) ending: Option<Ending>,
+    pub(crate) ssh: Option<Ssh>,
     /// Apps with more to do right away.
     busy: Vec<u32>,
 }
@@ -47,6 +49,7 @@ impl Agent {
             log: LogPort::new(log),
             pod: None,
             ending: None,
+            ssh: None,
             busy: Vec::new(),
         })
     }
@@ -94,6 +97,9 @@ impl Agent {
             for id in ids {
                 self.work_on_app(id)?;
             }
+            if tokens.contains(&Token::Ssh) {
+                self.work_on_ssh()?;
+            }
             if woken_by_time {
                 self.work_on_all_apps()?;
             }
@@ -110,7 +116,7 @@ impl Agent {
     /// Tells a port of its event and adds the app to work on to `ids`.
     fn note_event(&self, token: Token, ids: &mut Vec<u32>) {
         let id = match token {
-            Token::Control => return,
+            Token::Control | Token::Ssh => return,
             Token::Log => {
                 self.log.port().note_event();
                 return;
@@ -164,6 +170,14 @@ impl Agent {
             self.busy.push(id);
         }
         Ok(())
+    }
+
+    fn work_on_ssh(&mut self) -> Outcome<()> {
+        let (Some(ssh), Some(pod)) = (&mut self.ssh, &mut self.pod) else { return Ok(()) };
+        match ssh.turn(pod, &self.poll)? {
+            Some(line) => self.control.send(&line),
+            None => Ok(()),
+        }
     }
 
     /// Ends everything and says so. The machine may be reset after it.

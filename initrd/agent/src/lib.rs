@@ -48,6 +48,8 @@ pub mod report;
 pub mod requests;
 pub mod rootfs;
 pub mod sandbox;
+pub mod sessions;
+pub mod ssh;
 pub mod sys;
 pub mod tar;
 pub mod terminal;

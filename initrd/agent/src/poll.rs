@@ -21,6 +21,8 @@ pub enum Token {
     App(u32),
     /// One of that app's ports, by its number.
     AppPort(u32, u8),
+    /// The SSH server, its port, or the process of one of its sessions.
+    Ssh,
 }
 
 impl Token {
@@ -28,6 +30,7 @@ impl Token {
         match self {
             Token::Control => 0,
             Token::Log => 1,
+            Token::Ssh => u64::MAX,
             Token::App(id) => 2 + (u64::from(id) << 8 | 0xff),
             Token::AppPort(id, port) => 2 + (u64::from(id) << 8 | u64::from(port)),
         }
@@ -37,6 +40,7 @@ impl Token {
         match number {
             0 => Token::Control,
             1 => Token::Log,
+            u64::MAX => Token::Ssh,
             number => match ((number - 2) >> 8, (number - 2) & 0xff) {
                 (id, 0xff) => Token::App(id as u32),
                 (id, port) => Token::AppPort(id as u32, port as u8),
@@ -69,6 +73,11 @@ impl Poll {
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         epoll::add(&self.epoll, descriptor, EventData::new_u64(token.to_number()), flags)
             .trying(Kind::Internal, "watch a descriptor")
+    }
+
+    /// Watches a descriptor no more that stays open in another process.
+    pub fn forget(&self, descriptor: impl AsFd) -> Outcome<()> {
+        epoll::delete(&self.epoll, descriptor).trying(Kind::Internal, "forget a descriptor")
     }
 
     /// Waits for events until `timeout_ns` are over, None for ever.
@@ -106,6 +115,7 @@ mod tests {
             Token::App(7),
             Token::AppPort(0, 0),
             Token::AppPort(7, 3),
+            Token::Ssh,
         ];
         for token in tokens {
             assert_eq!(Token::from_number(token.to_number()), token);

@@ -120,6 +120,17 @@ impl<'a> Privileges<'a> {
         })
     }
 
+    /// None at all, for a program of the agent's own that needs none.
+    pub fn none(identity: &'a Identity) -> Privileges<'a> {
+        Privileges {
+            identity,
+            supplementary_gids: &[],
+            capabilities: 0,
+            no_new_privileges: true,
+            filter: None,
+        }
+    }
+
     /// Gives up everything else, for good. The filter is not in place yet, and root keeps what it
     /// takes to install one until it executes a program, which the bounding set then limits.
     pub fn keep_only(&self) -> Outcome<()> {

@@ -8,13 +8,14 @@ use crate::pod::Pod;
 use crate::protocol::message::{self, Empty, End, Refusal, Request, RequestId};
 use crate::protocol::spec::{AppSpec, ExportSpec, PodSpec};
 use crate::protocol::validate;
+use crate::ssh::Ssh;
 use crate::sys::{self, Clock};
 use alloc::string::String;
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 /// What the host may call.
-pub const METHODS: [&str; 12] = [
+pub const METHODS: [&str; 13] = [
     "pod.start",
     "pod.stop",
     "pod.halt",
@@ -27,6 +28,7 @@ pub const METHODS: [&str; 12] = [
     "app.remove",
     "app.resize",
     "app.export",
+    "ssh.start",
 ];
 
 /// Largest grace: a day.
@@ -200,12 +202,26 @@ impl Agent {
             }
             "app.remove" => {
                 let Name { name } = request.params()?;
+                let app = self.pod()?.app(&name).map_err(of_app(&name))?.id;
+                if let Some(ssh) = &mut self.ssh {
+                    ssh.end_sessions_of(app);
+                }
                 self.pod()?.remove(&name).map_err(of_app(&name))?;
                 done()
             }
             "app.export" => {
                 let bytes = self.export_app(&request.params()?)?;
                 Ok(Answer::Now(message::reply(id, &Exported { bytes })))
+            }
+            "ssh.start" => {
+                let start = request.params()?;
+                self.pod()?;
+                if self.ssh.is_some() {
+                    let message = "the SSH server was already started";
+                    return Err(Failure::new(Kind::WrongState, message).into());
+                }
+                self.ssh = Some(Ssh::prepare(start, id.clone(), &self.poll)?);
+                Ok(Answer::Later)
             }
             method => Err(Refusal::unknown_method(method).into()),
         }

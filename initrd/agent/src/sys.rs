@@ -126,6 +126,32 @@ pub fn execve(path: &CStr, argv: &[*const u8], environment: &[*const u8]) -> io:
     io::Errno::from_raw_os_error(-result as i32)
 }
 
+/// As [`execve`], the program being an open file: it needs no path, and no `/proc` to read.
+pub fn execute_descriptor(
+    program: &OwnedFd,
+    argv: &[*const u8],
+    environment: &[*const u8],
+) -> io::Errno {
+    debug_assert!(argv.last().is_some_and(|end| end.is_null()));
+    debug_assert!(environment.last().is_some_and(|end| end.is_null()));
+    let (descriptor, path) = (program.as_raw_fd() as usize, c"".as_ptr() as usize);
+    let lists = [argv.as_ptr() as usize, environment.as_ptr() as usize];
+    let flags = raw::AT_EMPTY_PATH as usize;
+    // SAFETY: the path is empty as the flag asks, the lists end with a null pointer.
+    let result =
+        unsafe { syscall(raw::__NR_execveat, [descriptor, path, lists[0], lists[1], flags, 0]) };
+    io::Errno::from_raw_os_error(-result as i32)
+}
+
+/// Duplicates a descriptor to a number, whatever is there now, to stay open across exec.
+pub fn place(descriptor: &OwnedFd, number: i32) -> io::Result<()> {
+    // SAFETY: for children about to exec, which know what the numbers are.
+    let result = unsafe {
+        syscall(raw::__NR_dup3, [descriptor.as_raw_fd() as usize, number as usize, 0, 0, 0, 0])
+    };
+    checked(result).map(|_| ())
+}
+
 /// Ends the process, by a trap if an app's filter keeps it from ending in order.
 pub fn exit(status: i32) -> ! {
     // SAFETY: takes a number and does not return.

@@ -66,12 +66,17 @@ class AgentFailed(msgspec.Struct, frozen=True):
     message: str
 
 
-Event = AppStarted | AppExited | PodExited | AgentFailed
+class SshEnded(msgspec.Struct, frozen=True):
+    """The guest's SSH server is gone."""
+
+
+Event = AppStarted | AppExited | PodExited | AgentFailed | SshEnded
 EVENTS: dict[str, type[Event]] = {
     "app.started": AppStarted,
     "app.exited": AppExited,
     "pod.exited": PodExited,
     "agent.failed": AgentFailed,
+    "ssh.ended": SshEnded,
 }
 """What the agent reports, by method."""
 
@@ -175,6 +180,11 @@ class Agent:
     async def resize(self, name: str, rows: int, columns: int) -> None:
         """Tell an app's pseudo-terminal the size of the window."""
         await self._request("app.resize", {"name": name, "rows": rows, "columns": columns})
+
+    async def start_ssh(self, program_bytes: int, *, host_key: str, client_key: str) -> None:
+        """Have the SSH server started that the port kvmrkt.ssh carries, `program_bytes` long."""
+        keys = {"host_key": host_key, "client_key": client_key}
+        await self._request("ssh.start", {"program_bytes": program_bytes, **keys})
 
     async def status(self) -> GuestStatus:
         """The state of the pod's apps, and the guest's free memory."""

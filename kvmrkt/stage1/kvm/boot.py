@@ -17,8 +17,14 @@ if TYPE_CHECKING:
 _KERNEL = "kvmrkt.io/stage1/kvm/kernel"
 _KERNEL_TCG = "kvmrkt.io/stage1/kvm/kernel-tcg"
 _INITRD = "kvmrkt.io/stage1/kvm/initrd"
+_SSH = "kvmrkt.io/stage1/kvm/ssh"
 _PARAMETERS = "kvmrkt.io/stage1/kvm/kernel-parameters"
-_FILES = (("kernel", _KERNEL), ("kernel-tcg", _KERNEL_TCG), ("initrd", _INITRD))
+_FILES = (
+    ("kernel", _KERNEL),
+    ("kernel-tcg", _KERNEL_TCG),
+    ("initrd", _INITRD),
+    ("ssh", _SSH),
+)
 _REQUIRED = (_KERNEL, _INITRD)
 
 
@@ -32,6 +38,11 @@ class Boot(msgspec.Struct, frozen=True):
     def initrd(self) -> Path:
         """The initial RAM disk with the agent."""
         return self.folder / "initrd"
+
+    @property
+    def ssh(self) -> Path:
+        """The SSH server that the guest gets when it is first asked for; not every image has it."""
+        return self.folder / "ssh"
 
     def kernel_for(self, accelerator: str) -> Path:
         """The kernel for an accelerator, `kvm` or `tcg`."""

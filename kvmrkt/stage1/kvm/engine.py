@@ -13,7 +13,7 @@ import msgspec
 from kvmrkt.errors import VmmError
 from kvmrkt.faults import reach
 from kvmrkt.net.choice import needs_links
-from kvmrkt.paths import RUNTIME
+from kvmrkt.paths import RUNTIME, runtime_pod_dir
 from kvmrkt.pods.records import AppRecord
 from kvmrkt.pods.resources import Resources
 from kvmrkt.stage1.kvm import share
@@ -229,6 +229,7 @@ def _run_machine(
         scratch.unlink(missing_ok=True)  # of a first try under another accelerator
         make_scratch(directory.data.cas, scratch)
         reach("scratch-made")
+        resources.record_run_dir()
         wires = make_wires(stack, tuple(port for app in pod.spec.apps for port in app.ports))
         served, setup = _serve_folders(pod, resources, wires, logs, stack)
         machine = _machine(pod, accelerator, wires, scratch, served, attachment)
@@ -256,6 +257,7 @@ def _supervise(
     import asyncio
     import gc
 
+    from kvmrkt.stage1.kvm.reach import Way
     from kvmrkt.stage1.kvm.streams import raw_terminal
     from kvmrkt.stage1.kvm.supervisor import Supervision, Supervisor
 
@@ -263,6 +265,11 @@ def _supervise(
         spec=spec,
         logs=logs,
         hello_seconds=pod.hello_seconds or HELLO_SECONDS[accelerator],
+        way=Way(
+            socket=runtime_pod_dir(pod.directory.uuid) / "ssh",
+            keys=pod.directory.path / "ssh",
+            program=pod.boot.ssh,
+        ),
         tty_fd=pod.tty_fd,
     )
     supervisor = Supervisor(vmm, wires, plan, _Records(pod.directory), trace)

@@ -3,3 +3,4 @@
 CONTROL_PORT = "kvmrkt.control"
 LOG_PORT = "kvmrkt.log"
 EXPORT_PORT = "kvmrkt.export"
+SSH_PORT = "kvmrkt.ssh"

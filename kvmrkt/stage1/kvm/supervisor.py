@@ -36,12 +36,14 @@ from kvmrkt.stage1.kvm.agent import (
     AppExited,
     AppStarted,
     PodExited,
+    SshEnded,
 )
 from kvmrkt.stage1.kvm.applog import AppLog
 from kvmrkt.stage1.kvm.console import Console
 from kvmrkt.stage1.kvm.downfall import why_down
 from kvmrkt.stage1.kvm.monitor import MachineStoppedError, Monitor
-from kvmrkt.stage1.kvm.ports import CONTROL_PORT, LOG_PORT
+from kvmrkt.stage1.kvm.ports import CONTROL_PORT, LOG_PORT, SSH_PORT
+from kvmrkt.stage1.kvm.reach import Reach, Way
 from kvmrkt.stage1.kvm.streams import Sink, copy_in, copy_out, window_size
 from kvmrkt.stage1.kvm.vmm import CONSOLE, MONITOR, Vmm, Wires
 
@@ -73,6 +75,8 @@ class Supervision(msgspec.Struct, frozen=True):
     spec: PodSpec
     logs: Path
     hello_seconds: float
+    way: Way | None = None
+    """The way in for those who enter the pod while it runs."""
     tty_fd: int | None = None
     """The terminal of an interactive pod: its window's size follows."""
 
@@ -135,6 +139,10 @@ class Supervisor:
         log = self._start(self._log.read(self._wires.ours[LOG_PORT]))
         self._start(self._watch_monitor())
         self._output_tasks = (log, *self._start_streams())
+        self._reach: Reach | None = None
+        if self._plan.way is not None:
+            self._reach = Reach(self._plan.way, self._wires.ours[SSH_PORT], self._agent)
+            self._start(self._reach.serve())
         self._listen_to_signals()
         conversation = asyncio.ensure_future(self._converse())
         try:
@@ -254,6 +262,8 @@ class Supervisor:
         self._heard.may_run = True
         await self._start_pod(spec)
         self._heard.started = True
+        if self._reach is not None:
+            self._reach.open()
         reach("apps-started")
         notify("READY=1", "STATUS=The apps run")
         self._trace.end("agent")
@@ -267,6 +277,8 @@ class Supervisor:
                 reach("app-exit-recorded")
             elif isinstance(event, AgentFailed):
                 raise GuestError(f"the guest's agent failed: {event.message}")
+            elif isinstance(event, SshEnded) and self._reach is not None:
+                self._reach.server_ended()
             elif isinstance(event, PodExited):
                 reach("apps-ended")
                 self._trace.end("app")

@@ -16,7 +16,7 @@ import msgspec
 from kvmrkt.errors import VmmError, describe
 from kvmrkt.process import find_program, spawn
 from kvmrkt.stage1.kvm.machine import Accelerator, Machine, Port, qemu_argv
-from kvmrkt.stage1.kvm.ports import CONTROL_PORT, LOG_PORT
+from kvmrkt.stage1.kvm.ports import CONTROL_PORT, LOG_PORT, SSH_PORT
 
 _STDERR_LIMIT_BYTES = 4096
 _KILL_SECONDS = 10
@@ -56,7 +56,7 @@ def make_wires(stack: ExitStack, app_ports: tuple[str, ...]) -> Wires:
     """A pair for the monitor, the console, the agent's ports and the apps' streams."""
     wires = Wires()
     stack.callback(wires.close)
-    for name in (MONITOR, CONSOLE, CONTROL_PORT, LOG_PORT, *app_ports):
+    for name in (MONITOR, CONSOLE, CONTROL_PORT, LOG_PORT, SSH_PORT, *app_ports):
         wires.add(name)
     return wires
 

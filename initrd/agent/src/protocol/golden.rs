@@ -65,6 +65,7 @@ fn notifications_are_written_alike() {
             "agent.failed",
             &message::Failed { message: "the host sent a line above 4 MiB" },
         ),
+        message::notice("ssh.ended", &message::Empty {}),
     ];
     for (line, expected) in written.iter().zip(&expected) {
         assert_eq!(parsed(line), *expected);

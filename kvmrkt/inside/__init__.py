@@ -1,0 +1,1 @@
+"""Inside a running pod: programs, files and ports, over SSH."""
