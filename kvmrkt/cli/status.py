@@ -106,3 +106,6 @@ def _lines(pod: PodFacts) -> Iterator[str]:
     for app in status.apps or ():
         if ended and isinstance(app.exit_code, int):
             yield f"app-{app.name}={app.exit_code}"
+    for app in status.apps or ():
+        if isinstance(app.oom_kills, int):
+            yield f"oom-kills-{app.name}={app.oom_kills}"

@@ -22,6 +22,7 @@ from kvmrkt.appc.pod_manifest import (
     RuntimeImage,
     check,
 )
+from kvmrkt.appc.sysctl import SYSCTL
 from kvmrkt.errors import UsageError
 from kvmrkt.pods.app_isolators import app_isolators
 from kvmrkt.pods.mounts import INITIALIZED_ANNOTATION, VolumePlan, dangling
@@ -103,6 +104,11 @@ def _complete(
         f'app "{app.name}": the isolator {name} is not applied'
         for app in apps
         for name in (isolators.ignored(app.app) if app.app else ())
+    ]
+    ignored += [
+        f"the pod's isolator {item.name} is not applied"
+        for item in given.isolators
+        if item.name != SYSCTL
     ]
     return Composition(manifest, (*plan.warnings, *ignored))
 

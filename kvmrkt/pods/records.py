@@ -10,12 +10,14 @@ class AppRecord(msgspec.Struct, frozen=True, omit_defaults=True):
 
     Times are CLOCK_REALTIME in nanoseconds. `code` is the exit status (128+N for signal N) and
     `finished_ns` is set with it; `error` says why an app could not be started.
+    `oom_kills` counts its processes that the guest's kernel killed for want of memory.
     """
 
     code: int | None = None
     started_ns: int | None = None
     finished_ns: int | None = None
     error: str | None = None
+    oom_kills: int = 0
 
 
 def encode_app_record(record: AppRecord) -> bytes:

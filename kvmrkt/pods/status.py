@@ -61,6 +61,8 @@ class AppStatus(msgspec.Struct, frozen=True, kw_only=True):
     started_at: int | msgspec.UnsetType = msgspec.UNSET
     finished_at: int | msgspec.UnsetType = msgspec.UNSET
     exit_code: int | msgspec.UnsetType = msgspec.UNSET
+    oom_kills: int | msgspec.UnsetType = msgspec.UNSET
+    """Ours: how many of its processes the guest's kernel killed for want of memory."""
     image_id: str
     mounts: tuple[MountStatus, ...] | msgspec.UnsetType = msgspec.UNSET
     user_annotations: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
@@ -157,6 +159,7 @@ def _app(
         started_at=_or_unset(record.started_ns),
         finished_at=_or_unset(record.finished_ns),
         exit_code=_or_unset(record.code),
+        oom_kills=record.oom_kills or msgspec.UNSET,
         image_id=app.image.id,
         mounts=_mounts(app, manifest) or msgspec.UNSET,
         user_annotations=app.app.user_annotations or msgspec.UNSET,

@@ -32,7 +32,7 @@ from kvmrkt.stage1.kvm.boot import boot_of
 from kvmrkt.stage1.kvm.machine import DiskImage, Machine
 from kvmrkt.stage1.kvm.podspec import AppSpec, Disk, PodSpec
 from kvmrkt.stage1.kvm.ports import CONTROL_PORT, LOG_PORT
-from kvmrkt.stage1.kvm.scratch import make_scratch
+from kvmrkt.stage1.kvm.scratch import DEFAULT_BYTES, make_scratch
 from kvmrkt.stage1.kvm.sizing import size_machine
 from kvmrkt.stage1.kvm.translate import SCRATCH
 from kvmrkt.stage1.kvm.tsc import tsc_khz
@@ -270,11 +270,11 @@ class Guest:
 
 
 @contextmanager
-def booted(boot: Boot, folder: Path) -> Iterator[Guest]:
+def booted(boot: Boot, folder: Path, *, scratch_bytes: int = DEFAULT_BYTES) -> Iterator[Guest]:
     """A guest whose agent waits for `pod.start`; gone with the block, however that ends."""
     accelerator = choose_accelerator("auto").kind
     scratch = folder / "scratch.img"
-    make_scratch(boot.cas, scratch)
+    make_scratch(boot.cas, scratch, scratch_bytes)
     size = size_machine([None], [], host_cpus=1, emulated=accelerator == "tcg")
     with ExitStack() as stack:
         wires = make_wires(stack, ())

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
-from real_pods import BUSYBOX, INSIDE, Kvmrkt, lines_of
+from real_pods import BUSYBOX, INSIDE, Kvmrkt, lines, lines_of
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -263,3 +265,25 @@ def test_names_of_the_pod_are_its_files(seen: dict[str, Seen]) -> None:
     assert len(plain.one("machine-id")) == 32
     assert seen["reader"].one("machine-id") == plain.one("machine-id")
     int(plain.one("machine-id"), 16)
+
+
+# -- what holds for the pod as a whole -------------------------------------------------------------
+
+
+def test_a_pods_sysctls_are_set_and_impossible_ones_are_an_error(
+    kvmrkt: Kvmrkt, tmp_path: Path
+) -> None:
+    read = ("-c", "busybox cat /proc/sys/net/core/somaxconn")
+    prepared = kvmrkt("prepare", INSIDE, "--exec=/bin/sh", "--", *read)
+    manifest = json.loads(kvmrkt("cat-manifest", prepared.stdout.strip()).stdout)
+    assert kvmrkt("rm", prepared.stdout.strip()).returncode == 0
+
+    def run_with(parameters: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        manifest["isolators"] = [{"name": "os/unix/sysctl", "value": parameters}]
+        (tmp_path / "pod").write_text(json.dumps(manifest))
+        return kvmrkt.run(f"--pod-manifest={tmp_path / 'pod'}")
+
+    done = run_with({"net.core.somaxconn": "777"})
+    assert (done.returncode, lines(done)) == (0, ["777"]), done.stderr
+    assert "cannot set sysctl net.none to" in run_with({"net.none": "1"}).stderr
+    assert "kernel.core_pattern may not be set" in run_with({"kernel.core_pattern": "x"}).stderr

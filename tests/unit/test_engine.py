@@ -26,7 +26,7 @@ class Host:
         patch.setattr(engine, "remember_bad", self.remembered.append)
         patch.setattr(engine, "_run_machine", self._run)
 
-    def _run(self, _pod: object, accelerator: str, _attachment: object, _trace: object) -> int:
+    def _run(self, _pod: object, accelerator: str, *_rest: object) -> int:
         self.started.append(accelerator)
         ending = self._endings.pop(0)
         if isinstance(ending, Exception):

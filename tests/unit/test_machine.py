@@ -129,3 +129,21 @@ def test_processors_are_the_limits_rounded_up_within_the_host(
     limits: list[int | None], emulated: bool, cpus: int
 ) -> None:
     assert size_machine([None], limits, host_cpus=8, emulated=emulated).cpus == cpus
+
+
+def limits(*memory: int | None) -> list[tuple[int | None, int | None]]:
+    from guest_double import an_app
+
+    from kvmrkt.stage1.kvm.podspec import Limits
+    from kvmrkt.stage1.kvm.sizing import share_fairly
+
+    apps = [an_app(f"app{n}", limits=Limits(memory_bytes=size)) for n, size in enumerate(memory)]
+    shared = share_fairly(apps, 288 * MIB)
+    return [(app.limits.memory_bytes, app.limits.processes) for app in shared]
+
+
+def test_an_app_without_a_limit_leaves_its_neighbours_what_they_need() -> None:
+    assert limits(None) == [(256 * MIB, 576)]
+    assert limits(None, 56 * MIB) == [(200 * MIB, 576), (56 * MIB, 576)]
+    assert limits(None, None) == [(192 * MIB, 576)] * 2
+    assert limits(300 * MIB, None)[1] == (MIB, 576)

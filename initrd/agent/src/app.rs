@@ -48,6 +48,8 @@ pub enum Event {
         stopped: bool,
         /// When its process was reaped.
         time_ns: u64,
+        /// How many of its processes the kernel killed for want of memory.
+        oom_kills: u64,
     },
 }
 
@@ -83,6 +85,7 @@ pub struct App {
     process: Option<Child>,
     pid: i32,
     end: Option<(End, u64)>,
+    oom_kills_before: u64,
     is_stopping: bool,
     kill_at_ns: Option<u64>,
 }
@@ -112,6 +115,7 @@ impl App {
             process: None,
             pid: 0,
             end: None,
+            oom_kills_before: 0,
             is_stopping: false,
             kill_at_ns: None,
         })
@@ -167,6 +171,7 @@ impl App {
         self.channels =
             Some(Channels::open(&self.spec, &self.ports, &self.sandbox, context.poll, token)?);
         self.end = None;
+        self.oom_kills_before = self.cgroup.oom_kills();
         self.is_stopping = false;
         self.kill_at_ns = None;
         self.state = State::PreStart(0);
@@ -415,7 +420,8 @@ impl App {
         self.state = State::Exited;
         self.kill_at_ns = None;
         let (end, time_ns) = self.end?;
-        Some(Event::Exited { end, stopped: self.is_stopping, time_ns })
+        let oom_kills = self.cgroup.oom_kills().saturating_sub(self.oom_kills_before);
+        Some(Event::Exited { end, stopped: self.is_stopping, time_ns, oom_kills })
     }
 
     /// Takes a stopped app away with all that belongs to it.

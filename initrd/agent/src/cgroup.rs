@@ -99,10 +99,16 @@ impl Cgroup {
         let number = |name: &str| files::read_number(&format!("{}/{name}", self.path)).unwrap_or(0);
         let cpu = files::read(format!("{}/cpu.stat", self.path), 4096).unwrap_or_default();
         Usage {
-            cpu_usec: usage_usec(&cpu).unwrap_or(0),
+            cpu_usec: value_of(&cpu, "usage_usec ").unwrap_or(0),
             memory_bytes: number("memory.current"),
             processes: number("pids.current"),
         }
+    }
+
+    /// How many of its processes the kernel has killed for want of memory, the app's or the guest's.
+    pub fn oom_kills(&self) -> u64 {
+        let events = files::read(format!("{}/memory.events", self.path), 4096).unwrap_or_default();
+        value_of(&events, "oom_kill ").unwrap_or(0)
     }
 
     /// Removes it; a process that is still dying only leaves the directory behind.
@@ -111,9 +117,10 @@ impl Cgroup {
     }
 }
 
-fn usage_usec(cpu_stat: &[u8]) -> Option<u64> {
-    let text = core::str::from_utf8(cpu_stat).ok()?;
-    text.lines().find_map(|line| line.strip_prefix("usage_usec "))?.trim().parse().ok()
+/// The number behind `key` in a file of one pair a line.
+fn value_of(content: &[u8], key: &str) -> Option<u64> {
+    let text = core::str::from_utf8(content).ok()?;
+    text.lines().find_map(|line| line.strip_prefix(key))?.trim().parse().ok()
 }
 
 #[cfg(test)]
@@ -129,8 +136,9 @@ mod tests {
     }
 
     #[test]
-    fn cpu_time_is_found_in_its_file() {
-        assert_eq!(usage_usec(b"usage_usec 1234\nuser_usec 1000\n"), Some(1234));
-        assert_eq!(usage_usec(b"nothing"), None);
+    fn numbers_are_found_in_their_files() {
+        assert_eq!(value_of(b"usage_usec 1234\nuser_usec 1000\n", "usage_usec "), Some(1234));
+        assert_eq!(value_of(b"oom 2\noom_kill 1\n", "oom_kill "), Some(1));
+        assert_eq!(value_of(b"nothing", "usage_usec "), None);
     }
 }

@@ -39,7 +39,16 @@ pub fn set_up(spec: &PodSpec) -> Outcome<()> {
                 .trying(Kind::Internal, format_args!("write the pod's {name}"))?;
         }
     }
-    network::set_up(spec.network.as_ref())
+    network::set_up(spec.network.as_ref())?;
+    spec.sysctls.iter().try_for_each(|sysctl| set_sysctl(sysctl))
+}
+
+/// Sets a parameter of the kernel, given as `NAME=VALUE`.
+fn set_sysctl(sysctl: &str) -> Outcome<()> {
+    let (name, value) = sysctl.split_once('=').unwrap_or_default();
+    let path = format!("/proc/sys/{}", name.replace('.', "/"));
+    files::write(path, value.as_bytes())
+        .trying(Kind::InvalidSpec, format_args!("set sysctl {name} to {value:?}"))
 }
 
 /// What `RNDADDENTROPY` takes: bits credited, bytes, the bytes.

@@ -283,8 +283,8 @@ impl Pod {
                 _ if self.phase == Phase::Stopping => self.start_queued(hands),
                 _ => self.fail_start(&failure, &name, hands),
             },
-            Event::Exited { end, stopped, time_ns } => {
-                let exited = Exited { name: &name, end, stopped, time_ns };
+            Event::Exited { end, stopped, time_ns, oom_kills } => {
+                let exited = Exited { name: &name, end, stopped, time_ns, oom_kills };
                 hands.control.send(&message::notice("app.exited", &exited))?;
                 let has_failed = !end.is_success() && !stopped;
                 if has_failed && self.on_failure == OnFailure::Stop && self.phase == Phase::Up {

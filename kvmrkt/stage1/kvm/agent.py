@@ -49,6 +49,8 @@ class AppExited(msgspec.Struct, frozen=True):
     stopped: bool = False
     code: int | None = None
     signal: int | None = None
+    oom_kills: int = 0
+    """How many of its processes the guest's kernel killed for want of memory."""
 
     @property
     def status(self) -> int:

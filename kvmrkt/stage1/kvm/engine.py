@@ -29,7 +29,7 @@ from kvmrkt.stage1.kvm.machine import (
 )
 from kvmrkt.stage1.kvm.podspec import PodSpec, Share, Terminal
 from kvmrkt.stage1.kvm.scratch import make_scratch
-from kvmrkt.stage1.kvm.sizing import Sizing, size_machine
+from kvmrkt.stage1.kvm.sizing import Sizing, share_fairly, size_machine
 from kvmrkt.stage1.kvm.translate import SCRATCH, Streams, translate
 from kvmrkt.stage1.kvm.tsc import tsc_khz
 from kvmrkt.stage1.kvm.vmm import (
@@ -91,7 +91,7 @@ class KvmPod(msgspec.Struct, frozen=True, kw_only=True):
         warn: Callable[[str], None],
     ) -> int:
         try:
-            return _run_machine(self, accelerator, attachment, trace)
+            return _run_machine(self, accelerator, attachment, trace, warn)
         except VmmError as error:
             from kvmrkt.stage1.kvm.monitor import MachineStoppedError
 
@@ -101,7 +101,7 @@ class KvmPod(msgspec.Struct, frozen=True, kw_only=True):
                 raise
             remember_bad(error.message)
             warn(f"KVM broke while the guest booted ({error.message}); once more under emulation")
-            return _run_machine(self, "tcg", attachment, trace)
+            return _run_machine(self, "tcg", attachment, trace, warn)
 
 
 class KvmEngine:
@@ -201,8 +201,9 @@ def _streams(options: RunOptions) -> Streams:
 class _Records:
     """Writes what becomes of each app to the pod's directory."""
 
-    def __init__(self, directory: PodDirectory) -> None:
+    def __init__(self, directory: PodDirectory, warn: Callable[[str], None]) -> None:
         self._directory = directory
+        self._warn = warn
         self._started: dict[str, int] = {}
 
     def app_started(self, event: AppStarted) -> None:
@@ -214,12 +215,22 @@ class _Records:
             code=event.status,
             started_ns=self._started.get(event.name),
             finished_ns=event.time_ns,
+            oom_kills=event.oom_kills,
         )
         self._directory.write_app_record(event.name, record)
+        if event.oom_kills:
+            self._warn(
+                f'app "{event.name}" ran out of memory: {event.oom_kills} of its processes were '
+                "killed (--memory gives it more)"
+            )
 
 
 def _run_machine(
-    pod: KvmPod, accelerator: Accelerator, attachment: Attachment | None, trace: Trace
+    pod: KvmPod,
+    accelerator: Accelerator,
+    attachment: Attachment | None,
+    trace: Trace,
+    warn: Callable[[str], None],
 ) -> int:
     with ExitStack() as stack:
         directory, resources = pod.directory, Resources(pod.directory)
@@ -240,8 +251,10 @@ def _run_machine(
         resources.record_process(vmm.process.pid, "qemu")
         reach("qemu-recorded")
         trace.end("spawn")
-        spec = _with_network(_spec(pod.spec, served), attachment, network_dns=pod.network_dns)
-        return _supervise(pod, spec, vmm, wires, logs, accelerator, trace)
+        spec = _spec(pod.spec, served, machine.memory_bytes)
+        spec = _with_network(spec, attachment, network_dns=pod.network_dns)
+        records = _Records(directory, warn)
+        return _supervise(pod, spec, vmm, wires, records, accelerator, trace)
 
 
 def _supervise(
@@ -249,7 +262,7 @@ def _supervise(
     spec: PodSpec,
     vmm: Vmm,
     wires: Wires,
-    logs: Path,
+    records: _Records,
     accelerator: Accelerator,
     trace: Trace,
 ) -> int:
@@ -263,7 +276,7 @@ def _supervise(
 
     plan = Supervision(
         spec=spec,
-        logs=logs,
+        logs=pod.directory.path / "logs",
         hello_seconds=pod.hello_seconds or HELLO_SECONDS[accelerator],
         way=Way(
             socket=runtime_pod_dir(pod.directory.uuid) / "ssh",
@@ -272,7 +285,7 @@ def _supervise(
         ),
         tty_fd=pod.tty_fd,
     )
-    supervisor = Supervisor(vmm, wires, plan, _Records(pod.directory), trace)
+    supervisor = Supervisor(vmm, wires, plan, records, trace)
     gc.freeze()  # what was imported stays; what the pod's life makes is collected
     gc.enable()
     with ExitStack() as stack:
@@ -281,8 +294,9 @@ def _supervise(
         return asyncio.run(supervisor.run())
 
 
-def _spec(spec: PodSpec, served: VirtioFs | Plan9 | None) -> PodSpec:
-    """The pod's spec, now that it is known how the host volumes travel."""
+def _spec(spec: PodSpec, served: VirtioFs | Plan9 | None, memory_bytes: int) -> PodSpec:
+    """The pod's spec, now that it is known how big its machine is and how host volumes travel."""
+    spec = msgspec.structs.replace(spec, apps=share_fairly(spec.apps, memory_bytes))
     if served is None:
         return spec
     transport: Literal["virtiofs", "9p"] = "virtiofs" if isinstance(served, VirtioFs) else "9p"

@@ -156,6 +156,8 @@ class PodSpec(msgspec.Struct, frozen=True, kw_only=True):
     volumes: tuple[HostVolume | EmptyVolume, ...] = ()
     share: Share | None = None
     network: Network | None = None
+    sysctls: tuple[str, ...] = ()
+    """Parameters of the guest's kernel, `NAME=VALUE`, names with dots."""
     resolv_conf: str | None = None
     hosts: str | None = None
     on_failure: Literal["stop", "continue"] = "stop"

@@ -9,6 +9,7 @@ import msgspec
 
 if TYPE_CHECKING:
     from kvmrkt.configuration import KvmSettings
+    from kvmrkt.stage1.kvm.podspec import AppSpec, Limits
 
 MIB = 1 << 20
 SYSTEM_BYTES = 64 * MIB
@@ -17,6 +18,13 @@ DEFAULT_APPS_BYTES = 192 * MIB
 """For a pod whose apps set no limit; untouched pages stay with the host."""
 MAX_DEFAULT_CPUS = 4
 """A cap for pods that set no CPU limit: each vCPU costs boot time under emulation."""
+
+
+KERNEL_BYTES = 32 * MIB
+"""What the guest's kernel and the agent need of the machine, with room to spare."""
+MIN_PROCESSES = 256
+BYTES_A_PROCESS = 512 << 10
+"""The kernel allows a process for each 128 KiB; an app without a limit gets a quarter of them."""
 
 
 class Sizing(msgspec.Struct, frozen=True):
@@ -65,3 +73,28 @@ def size_machine(
     else:
         cpus = 1 if emulated else min(host_cpus, sizing.max_cpus)
     return Size(memory_bytes=-(-memory // MIB) * MIB, cpus=cpus)
+
+
+def share_fairly(apps: Sequence[AppSpec], memory_bytes: int) -> tuple[AppSpec, ...]:
+    """The apps, those without limits on memory and processes with what leaves others alive.
+
+    An app that takes all it can must be stopped within its own cgroup: when the machine as a whole
+    runs out, the kernel may choose a neighbour's process. What others were promised is theirs, and
+    of the rest a quarter is left to those that were promised nothing.
+    """
+    processes = max(MIN_PROCESSES, memory_bytes // BYTES_A_PROCESS)
+    promised = sum(app.limits.memory_bytes or 0 for app in apps)
+    unlimited = sum(app.limits.memory_bytes is None for app in apps)
+    rest = max(memory_bytes - KERNEL_BYTES - promised, MIB)
+    most = rest if unlimited == 1 else rest * 3 // 4
+    return tuple(
+        msgspec.structs.replace(app, limits=_completed(app.limits, most, processes)) for app in apps
+    )
+
+
+def _completed(limits: Limits, memory_bytes: int, processes: int) -> Limits:
+    return msgspec.structs.replace(
+        limits,
+        memory_bytes=memory_bytes if limits.memory_bytes is None else limits.memory_bytes,
+        processes=processes if limits.processes is None else limits.processes,
+    )

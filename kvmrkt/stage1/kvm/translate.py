@@ -10,6 +10,7 @@ import msgspec
 
 from kvmrkt.appc import isolators
 from kvmrkt.appc.pod_manifest import STREAM_ANNOTATION
+from kvmrkt.appc.sysctl import sysctls
 from kvmrkt.config import InsecureOptions
 from kvmrkt.errors import ManifestError, PodError
 from kvmrkt.pods.mounts import clean
@@ -77,6 +78,7 @@ def translate(
         ),
         disks=(*disks, Disk(SCRATCH, "ext4", read_only=False)),
         volumes=tuple(_volume(volume) for volume in manifest.volumes),
+        sysctls=tuple(sysctls(manifest.isolators)),
     )
     folders = tuple(_folder(volume) for volume in manifest.volumes if volume.kind == "host")
     return Translation(spec, {serial: image for image, serial in serials.items()}, folders)

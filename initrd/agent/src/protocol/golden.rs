@@ -32,6 +32,7 @@ fn pod_specs_are_read() {
     assert_eq!((full.apps.len(), full.disks.len(), full.volumes.len()), (3, 3, 2));
     assert_eq!(full.on_failure, OnFailure::Stop);
     assert_eq!(full.apps[0].limits.cpu_millis, Some(500));
+    assert_eq!(full.sysctls, ["net.core.somaxconn=512"]);
     assert_eq!(full.apps[1].stdin, StreamMode::Tty);
     assert_eq!(full.network.as_ref().unwrap().routes[0].gateway.as_deref(), Some("172.16.28.1"));
     assert_eq!(minimal.on_failure, OnFailure::Continue);
@@ -54,7 +55,13 @@ fn notifications_are_written_alike() {
     let hello = Hello { protocol: 1, agent: "0.1.0", kernel: "6.12.1", uptime_ns: 400_000_000 };
     let time_ns = 1_700_000_000_000_000_000;
     let started = Started { name: "redis", pid: 7, time_ns };
-    let exited = |end, stopped, time_ns| Exited { name: "redis", end, stopped, time_ns };
+    let exited = |end, stopped, time_ns| Exited {
+        name: "redis",
+        end,
+        stopped,
+        time_ns,
+        oom_kills: u64::from(end == End::Signal(9)),
+    };
     let written = [
         message::notice("hello", &hello),
         message::notice("app.started", &started),

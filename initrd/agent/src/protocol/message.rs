@@ -203,6 +203,12 @@ pub struct Exited<'a> {
     pub end: End,
     pub stopped: bool,
     pub time_ns: u64,
+    #[serde(skip_serializing_if = "is_none")]
+    pub oom_kills: u64,
+}
+
+fn is_none(count: &u64) -> bool {
+    *count == 0
 }
 
 #[cfg(test)]
@@ -232,7 +238,8 @@ mod tests {
 
     #[test]
     fn ends_are_spelled_as_in_the_protocol() {
-        let exited = Exited { name: "a", end: End::Signal(9), stopped: true, time_ns: 5 };
+        let exited =
+            Exited { name: "a", end: End::Signal(9), stopped: true, time_ns: 5, oom_kills: 0 };
         let text = serde_json::to_string(&exited).unwrap();
         assert_eq!(text, r#"{"name":"a","signal":9,"stopped":true,"time_ns":5}"#);
     }

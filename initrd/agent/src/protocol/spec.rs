@@ -19,6 +19,8 @@ pub struct PodSpec {
     pub hosts: Option<String>,
     pub network: Option<Network>,
     #[serde(default)]
+    pub sysctls: Vec<String>,
+    #[serde(default)]
     pub disks: Vec<Disk>,
     pub share: Option<Share>,
     #[serde(default)]

@@ -60,6 +60,12 @@ pub fn pod(spec: &PodSpec) -> Outcome<()> {
     for disk in &spec.disks {
         name("disk", &disk.serial)?;
     }
+    for sysctl in &spec.sysctls {
+        let parameter = sysctl.split_once('=').map_or("", |(parameter, _)| parameter);
+        for part in parameter.split('.') {
+            name("part of a sysctl's name", part)?;
+        }
+    }
     for volume in &spec.volumes {
         name("volume", &volume.name)?;
         if volume.kind == VolumeKind::Host && spec.share.is_none() {
