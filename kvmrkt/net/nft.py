@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from kvmrkt.errors import HostError
-from kvmrkt.net.rules import PodRules, transaction
+from kvmrkt.net.rules import PodLink, PodRules, transaction
 from kvmrkt.net.state import replace_file, state_folder
 from kvmrkt.process import ProcessError, find_program, run
 
@@ -31,40 +31,45 @@ def find_nft() -> Path:
 def put_rules(rules: PodRules) -> None:
     """Add a pod's rules; record them first. Raises HostError."""
     replace_file(_path(rules.uuid), msgspec.json.encode(rules))
-    _apply()
+    _apply(guarded=rules.links)
 
 
 def drop_rules(uuid: str) -> None:
     """Take a pod's rules away; none is fine. Raises HostError."""
     path = _path(uuid)
     if path.exists():
+        rules = _read(path)
+        # struck out last: a kill in between must not leave rules that nobody knows of
+        _apply(unguarded=rules.links, without=uuid)
         path.unlink()
-        _apply()
 
 
-def all_rules() -> list[PodRules]:
+def all_rules(without: str = "") -> list[PodRules]:
     """What is written down of the pods whose links are here: a dead pod's taps are gone."""
     names = {name for _, name in socket.if_nameindex()}
     found = []
     for path in sorted(state_folder("rules").glob("*.json")):
-        rules = _DECODER.decode(path.read_bytes())
-        if rules.links and all(link.device in names for link in rules.links):
+        rules = _read(path)
+        is_here = bool(rules.links) and all(link.device in names for link in rules.links)
+        if is_here and rules.uuid != without:
             found.append(rules)
     return found
 
 
-def _apply() -> None:
+def _apply(
+    *, guarded: tuple[PodLink, ...] = (), unguarded: tuple[PodLink, ...] = (), without: str = ""
+) -> None:
     """Put everything in place; the taps of a pod that dies meanwhile go, so look again then."""
     for attempt in range(_ATTEMPTS):
-        pods = all_rules()
+        pods = all_rules(without)
         script = state_folder("rules") / "rules.nft"
-        replace_file(script, transaction(pods).encode())
+        text = transaction(pods, guarded=guarded, unguarded=unguarded)
+        replace_file(script, text.encode())
         try:
             run([str(find_nft()), "-f", str(script)], timeout_seconds=_TIMEOUT_SECONDS)
         except ProcessError as error:
-            if attempt + 1 < _ATTEMPTS and [pod.uuid for pod in all_rules()] != [
-                pod.uuid for pod in pods
-            ]:
+            now = all_rules(without)
+            if attempt + 1 < _ATTEMPTS and [pod.uuid for pod in now] != [pod.uuid for pod in pods]:
                 continue
             raise HostError(
                 f"cannot change the host's nftables rules: {error.message}",
@@ -72,6 +77,15 @@ def _apply() -> None:
                 hint="the kernel needs nf_tables with NAT, fib and netdev support",
             ) from None
         return
+
+
+def _read(path: Path) -> PodRules:
+    try:
+        return _DECODER.decode(path.read_bytes())
+    except msgspec.MsgspecError as error:
+        raise HostError(
+            f"{path} is damaged: {error}", hint="delete it; the next change leaves its pod out"
+        ) from None
 
 
 def _path(uuid: str) -> Path:

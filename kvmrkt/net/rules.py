@@ -1,8 +1,8 @@
 """The rules for all pods of a host, as the text of one nftables transaction. Pure.
 
-Every change writes both tables of kvmrkt anew, in one transaction: a packet meets all of the old
-rules or all of the new. Base chains accept by policy and drop by rule: one that is being put in
-place must not stop the packets of running pods.
+Every change is one transaction: a packet meets all of the old rules or all of the new. Base chains
+accept by policy and drop by rule: one that is being put in place must not stop the packets of
+running pods.
 """
 
 from __future__ import annotations
@@ -66,19 +66,29 @@ def link_local(mac: str) -> str:
     return str(ip_interface(b"\xfe\x80" + bytes(6) + identifier).ip)
 
 
-def transaction(pods: Iterable[PodRules]) -> str:
-    """The text for `nft -f`; without pods it removes both tables."""
+def transaction(
+    pods: Iterable[PodRules],
+    *,
+    guarded: Iterable[PodLink] = (),
+    unguarded: Iterable[PodLink] = (),
+) -> str:
+    """The text for `nft -f` that leaves rules for these pods; without pods, no table.
+
+    `guarded` and `unguarded` are the links that come and go: each has a chain of its own, which
+    is put in or taken out whatever was there. The other pods' chains stay.
+    """
     pods = list(pods)
-    lines = []
-    for family in ("inet", "netdev"):
-        lines += [f"add table {family} {TABLE}", f"delete table {family} {TABLE}"]
-    if pods:
-        links = [link for pod in pods for link in pod.links]
-        lines += [f"table inet {TABLE} {{", *_inet(pods, links), "}"]
-        lines += [f"table netdev {TABLE} {{"]
-        for link in links:
-            lines += _spoofing(link)
-        lines += ["}"]
+    lines = [f"add table inet {TABLE}", f"delete table inet {TABLE}", f"add table netdev {TABLE}"]
+    if not pods:
+        return "\n".join([*lines, f"delete table netdev {TABLE}"]) + "\n"
+    guarded = list(guarded)
+    for link in (*guarded, *unguarded):  # delete alone fails where there is none
+        chain = f"chain netdev {TABLE} {link.device}"
+        lines += [f"add {chain}", f"flush {chain}", f"delete {chain}"]
+    links = [link for pod in pods for link in pod.links]
+    lines += [f"table inet {TABLE} {{", *_inet(pods, links), "}"]
+    for link in guarded:
+        lines += [f"table netdev {TABLE} {{", *_spoofing(link), "}"]
     return "\n".join(lines) + "\n"
 
 

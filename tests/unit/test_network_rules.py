@@ -87,11 +87,21 @@ def test_services_of_the_host_are_those_that_the_network_allows() -> None:
 
 
 def test_what_a_link_may_send_ends_in_a_drop() -> None:
-    inner = chain(transaction([pod()]), "kv1-0")
+    inner = chain(transaction([pod()], guarded=[link()]), "kv1-0")
     assert 'hook ingress device "kv1-0"' in inner
     assert inner.rstrip().endswith("\n  drop")
     assert "0xfd000000000000000000000000000002" in inner
-    assert 'hook egress device "kv1-0"' in chain(transaction([pod(link(home=""))]), "kv1-0")
+    macvtap = link(home="")
+    text = transaction([pod(macvtap)], guarded=[macvtap])
+    assert 'hook egress device "kv1-0"' in chain(text, "kv1-0")
+
+
+def test_the_chains_of_links_that_stay_are_left_alone() -> None:
+    going = link(device="kv2-0")
+    text = transaction([pod()], unguarded=[going])
+    assert "delete chain netdev kvmrkt kv2-0\n" in text
+    assert "kvmrkt kv1-0" not in text
+    assert "table netdev kvmrkt {" not in text
 
 
 def test_base_chains_never_drop_by_policy() -> None:
