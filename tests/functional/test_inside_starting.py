@@ -110,3 +110,12 @@ def test_handlers_have_the_apps_privileges(inside: Guest) -> None:
 def test_every_call_but_those_retained_ends_the_app(inside: Guest) -> None:
     ran = inside.run(looking("killed", "say", "x", seccomp=seccomp("retain", "write")))
     assert (ran.exit.code, ran.exit.signal) == (None, 31)  # SIGSYS
+
+
+def test_a_user_whose_group_has_another_name_is_in_it(inside: Guest) -> None:
+    ran = inside.run(app("docker", "/bin/inside", "report", user="reader", group="reader"))
+    assert {"uids 1000 1000 1000", "gids 1001 1001 1001"} <= set(ran.lines)
+    with pytest.raises(RefusedError, match='no group "readings"'):
+        inside.run(app("no-group", "/bin/inside", "report", user="reader", group="readings"))
+    with pytest.raises(RefusedError, match='no user "writer"'):
+        inside.run(app("no-user", "/bin/inside", "report", user="writer", group="writers"))

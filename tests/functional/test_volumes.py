@@ -120,3 +120,12 @@ def wait_for(file: Path, pod: subprocess.Popen[str]) -> None:
     while not file.exists():
         assert pod.poll() is None, pod.communicate()
         time.sleep(0.05)
+
+
+def test_a_file_in_the_place_of_a_volume_gives_way_to_it(kvmrkt: Kvmrkt) -> None:
+    done = kvmrkt.run(
+        "--volume=v,kind=empty,mode=0750,uid=7,gid=8", "--mount=volume=v,target=/etc/group",
+        "--mount=volume=v,target=/made/for/it", BUSYBOX, *SH, "--", "-c",
+        "stat -c '%F %a %u:%g' /etc/group /made/for/it; stat -c '%a %u:%g' /made/for",
+    )  # fmt: skip
+    assert lines(done) == ["directory 750 7:8"] * 2 + ["755 0:0"], done.stderr

@@ -82,8 +82,13 @@ fn owner_of(path: &str, kind: Kind, what: &str) -> Outcome<Stat> {
 /// Resolves both inside the current root.
 pub fn resolve(user: &str, group: &str) -> Outcome<Identity> {
     let (uid, account) = resolve_user(user)?;
-    let primary = account.as_ref().map_or(0, |account| account.gid);
-    let gid = if group.is_empty() { primary } else { resolve_group(group)? };
+    let gid = match (resolve_group(group), &account) {
+        (Ok(gid), _) => gid,
+        // A Docker image that names a user means the user's own group, whatever its name; here it
+        // is written as the group of the user's name.
+        (Err(_), Some(account)) if group == user => account.gid,
+        (Err(failure), _) => return Err(failure),
+    };
     Ok(Identity { uid, gid, account })
 }
 

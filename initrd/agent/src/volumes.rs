@@ -7,7 +7,8 @@ use crate::{files, layout};
 use alloc::format;
 use alloc::string::String;
 use rustix::fd::OwnedFd;
-use rustix::fs::{Gid, Mode, Uid, chmod, chown};
+use rustix::fs::{AtFlags, Gid, Mode, Uid, chmod, chown, unlinkat};
+use rustix::io;
 use rustix::mount::{MountFlags, mount, mount_bind, mount_remount};
 
 const VOLUMES: &str = "/scratch/volumes";
@@ -44,6 +45,19 @@ fn source_of(volume: &Volume) -> String {
     }
 }
 
+/// Opens the place for a volume, making what is missing. A file in a folder's place gives way to it
+/// (appc/spec, ace.md, "Volume Setup").
+fn make_place(root: &OwnedFd, path: &str, leaf: Leaf) -> io::Result<OwnedFd> {
+    let place = beneath::make(root, path, leaf, 0o755)?;
+    if leaf != Leaf::Directory || beneath::is_directory(&place)? {
+        return Ok(place);
+    }
+    let (parent, name) = path.trim_end_matches('/').rsplit_once('/').unwrap_or_default();
+    let parent = beneath::open(root, if parent.is_empty() { "/" } else { parent })?;
+    unlinkat(&parent, name, AtFlags::empty())?;
+    beneath::make(root, path, leaf, 0o755)
+}
+
 /// Mounts a volume in an app's root.
 pub fn mount_in(root: &OwnedFd, wanted: &Mount, volumes: &[Volume]) -> Outcome<()> {
     let Some(volume) = volumes.iter().find(|volume| volume.name == wanted.volume) else {
@@ -56,7 +70,7 @@ pub fn mount_in(root: &OwnedFd, wanted: &Mount, volumes: &[Volume]) -> Outcome<(
     let place = rustix::fs::open(&source, flags, Mode::empty())
         .and_then(beneath::is_directory)
         .map(|directory| if directory { Leaf::Directory } else { Leaf::File })
-        .and_then(|leaf| beneath::make(root, &wanted.path, leaf, 0o755))
+        .and_then(|leaf| make_place(root, &wanted.path, leaf))
         .trying(Kind::MountFailed, &attempt)?;
     mount_bind(&source, beneath::proc_path(&place)).trying(Kind::MountFailed, &attempt)?;
     if volume.read_only || wanted.read_only {
