@@ -19,6 +19,7 @@ from kvmrkt import errors
 from kvmrkt.config import GlobalOptions  # noqa: TC001 - msgspec reads the types
 from kvmrkt.errors import EngineError, KvmrktError, PodError
 from kvmrkt.faults import reach
+from kvmrkt.lean_imports import own_process
 from kvmrkt.pods.states import PodState
 from kvmrkt.process import spawn
 from kvmrkt.stage1.engine import RunOptions  # noqa: TC001 - msgspec reads the types
@@ -145,6 +146,7 @@ def _outcome(answer: _Answer) -> _Answer:
 
 def main() -> NoReturn:
     """Run the pod that standard input names, and end with its status."""
+    own_process()
     order = msgspec.json.decode(sys.stdin.buffer.read(), type=_Order, dec_hook=_decode)
     os.set_inheritable(order.answers_fd, False)
     status = _run(order)

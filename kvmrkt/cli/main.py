@@ -19,6 +19,7 @@ from kvmrkt.cli.grammar import hoist_global_flags, place_leading_flags
 from kvmrkt.cli.group import PrefixGroup
 from kvmrkt.cli.report import report_error, report_traceback
 from kvmrkt.errors import EXIT_FAILURE, KvmrktError, UsageError
+from kvmrkt.lean_imports import own_process
 
 EXIT_NO_COMMAND = 2
 
@@ -122,9 +123,7 @@ def root(ctx: click.Context, /, **flags: Any) -> None:
 def main(words: Sequence[str] | None = None) -> NoReturn:
     """Run one command line and end the process with its status."""
     gc.disable()  # most commands end before there is anything worth collecting
-    # Nothing here needs it. Where it is installed msgspec asks it for what `typing` has too, and
-    # importing it takes ten milliseconds.
-    sys.modules["typing_extensions"] = None  # type: ignore[assignment]
+    own_process()
     words = list(sys.argv[1:] if words is None else words)
     status = run(words)
     sys.stdout.flush()

@@ -12,6 +12,7 @@ import msgspec
 
 from kvmrkt.errors import VmmError
 from kvmrkt.faults import reach
+from kvmrkt.lean_imports import without_tls
 from kvmrkt.net.choice import needs_links
 from kvmrkt.paths import RUNTIME, runtime_pod_dir
 from kvmrkt.pods.records import AppRecord
@@ -267,12 +268,13 @@ def _supervise(
     trace: Trace,
 ) -> int:
     # QEMU starts while these are imported
-    import asyncio
-    import gc
+    with without_tls():
+        import asyncio
+        import gc
 
-    from kvmrkt.stage1.kvm.reach import Way
-    from kvmrkt.stage1.kvm.streams import raw_terminal
-    from kvmrkt.stage1.kvm.supervisor import Supervision, Supervisor
+        from kvmrkt.stage1.kvm.reach import Way
+        from kvmrkt.stage1.kvm.streams import raw_terminal
+        from kvmrkt.stage1.kvm.supervisor import Supervision, Supervisor
 
     plan = Supervision(
         spec=spec,

@@ -4,7 +4,6 @@ default one, which nearly every app has, is kept until the host boots again."""
 from __future__ import annotations
 
 import base64
-import hashlib
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
 class _Kept(msgspec.Struct, frozen=True):
     policy: str
-    """A hash of the policy it was compiled from."""
+    """What it was compiled from, as JSON."""
     program: str
 
 
@@ -36,7 +35,7 @@ def filter_for(app: App) -> str | None:
 
 def _default(policy: Policy) -> str:
     path = paths.RUNTIME / "seccomp-default.json"
-    key = hashlib.sha256(msgspec.json.encode(policy)).hexdigest()
+    key = msgspec.json.encode(policy).decode()
     kept = runcache.read(path, _Kept)
     if kept is None or kept.policy != key:
         kept = _Kept(key, _compiled(policy))
