@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from kvmrkt.api import Host, Pod
     from kvmrkt.appc.pod_manifest import PodManifest, Volume
     from kvmrkt.errors import KvmrktError
+    from kvmrkt.net.choice import NetworkChoice
     from kvmrkt.pods.request import AppRequest, MountRequest, PodRequest
     from kvmrkt.pods.states import PodState
     from kvmrkt.pods.status import AppStatus, PodStatus
@@ -28,6 +29,7 @@ _EXPORTS = {
     "Host": "kvmrkt.api",
     "KvmrktError": "kvmrkt.errors",
     "MountRequest": "kvmrkt.pods.request",
+    "NetworkChoice": "kvmrkt.net.choice",
     "Pod": "kvmrkt.api",
     "PodManifest": "kvmrkt.appc.pod_manifest",
     "PodRequest": "kvmrkt.pods.request",
@@ -46,6 +48,7 @@ __all__ = [
     "Host",
     "KvmrktError",
     "MountRequest",
+    "NetworkChoice",
     "Pod",
     "PodManifest",
     "PodRequest",

@@ -72,6 +72,9 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     qemu: Tool
     virtiofsd: Path | None
     mksquashfs: Tool
+    nft: Path | None
+    tun: bool
+    """Whether links for guests can be made."""
     runtime: Space
     data: Space
     stage1: Path | None
@@ -155,6 +158,21 @@ def check_volumes(facts: Facts) -> Check:
     )
 
 
+def check_networks(facts: Facts) -> Check:
+    """What pods with networks need, beside --net=none."""
+    if facts.nft is None:
+        return Check(
+            "networks", Level.WARNING, "no nft: pods can run with --net=none only",
+            "apt-get install nftables",
+        )  # fmt: skip
+    if not facts.tun:
+        return Check(
+            "networks", Level.WARNING, "no /dev/net/tun: pods can run with --net=none only",
+            "modprobe tun, or give access to /dev/net/tun",
+        )  # fmt: skip
+    return Check("networks", Level.OK, f"taps by /dev/net/tun, rules by {facts.nft}")
+
+
 def check_runtime(facts: Facts) -> Check:
     """The folder for sockets."""
     return _check_space("runtime folder", facts.runtime, warning=0, failure=0)
@@ -199,6 +217,7 @@ CHECKS: Sequence[Callable[[Facts], Check]] = (
     check_qemu,
     check_volumes,
     check_mksquashfs,
+    check_networks,
     check_runtime,
     check_data,
     check_stage1,
@@ -235,6 +254,8 @@ def gather(options: GlobalOptions) -> Facts:
         qemu=_tool("qemu-system-x86_64", "--version", "qemu-system-x86"),
         virtiofsd=find_virtiofsd(),
         mksquashfs=_tool("mksquashfs", "-version", "squashfs-tools"),
+        nft=_tool("nft", "--version", "nftables").path,
+        tun=os.access("/dev/net/tun", os.R_OK | os.W_OK),
         runtime=look_at_space(RUNTIME),
         data=look_at_space(options.data.root),
         stage1=next((path for path in searched if path.is_file()), None),

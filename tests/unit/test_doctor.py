@@ -22,6 +22,8 @@ HEALTHY = Facts(
     qemu=Tool(Path("/usr/bin/qemu-system-x86_64"), "10.0.3"),
     virtiofsd=Path("/usr/libexec/virtiofsd"),
     mksquashfs=Tool(Path("/usr/bin/mksquashfs"), "4.6.1"),
+    nft=Path("/usr/sbin/nft"),
+    tun=True,
     runtime=Space(Path("/run/kvmrkt"), True, 1 << 28),
     data=Space(Path("/var/lib/kvmrkt"), True, 10 << 30),
     stage1=Path("/usr/lib/kvmrkt/stage1-images/stage1-kvm.aci"),
@@ -135,3 +137,11 @@ def test_looking_at_this_host(capsys: pytest.CaptureFixture[str], tmp_path: Path
     """Whatever it lacks: a report, never a crash."""
     assert main.run([f"--dir={tmp_path}", "doctor"]) in {0, 1, 254}
     assert "accelerator: auto chooses " in capsys.readouterr().out
+
+
+def test_without_nft_or_taps_pods_have_loopback_alone() -> None:
+    for changes in ({"nft": None}, {"tun": False}):
+        check = found("networks", **changes)
+        assert check.level is Level.WARNING
+        assert "--net=none only" in check.text
+        assert check.remedy
