@@ -55,6 +55,13 @@ class Kvmrkt:
         self.started.append(pod)
         return pod
 
+    def wait(self, uuid: str, seconds: float) -> str:
+        """What `status` says once the pod's apps have started."""
+        return subprocess.run(
+            self.argv("status", f"--wait-ready={seconds:g}s", uuid),
+            capture_output=True, text=True, check=True, timeout=2 * seconds,
+        ).stdout  # fmt: skip
+
     def pods(self) -> list[Path]:
         """Every pod directory there is, in whatever state."""
         return sorted((self.dir / "pods").glob("*/*"))
