@@ -86,6 +86,10 @@ class VolumePlan:
             '"empty" volume. This volume will be removed when the pod is garbage-collected.'
         )
         if from_docker:
+            self.warnings.append(
+                "Docker converted image, initializing implicit volume with data contained at the "
+                f'mount point "{point.name}".'
+            )
             self.initialized.append(name)
         self.volumes[name] = Volume(name=name, kind="empty", mode="0755", uid=0, gid=0)
         return name

@@ -17,6 +17,7 @@ pub mod beneath;
 pub mod cgroup;
 pub mod channels;
 pub mod control;
+pub mod copy;
 pub mod devices;
 pub mod diagnosis;
 pub mod disks;

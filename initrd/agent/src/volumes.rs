@@ -3,15 +3,17 @@
 use crate::beneath::{self, Leaf};
 use crate::failure::{Failure, Kind, Outcome, While};
 use crate::protocol::spec::{Mount, Share, Transport, Volume, VolumeKind};
-use crate::{files, layout};
+use crate::{copy, files, layout};
 use alloc::format;
 use alloc::string::String;
 use rustix::fd::OwnedFd;
-use rustix::fs::{AtFlags, Gid, Mode, Uid, chmod, chown, unlinkat};
-use rustix::io;
+use rustix::fs::{AtFlags, Gid, Mode, Uid, chmod, chown, fstat, mkdir, rename, unlinkat};
+use rustix::io::{self, Errno};
 use rustix::mount::{MountFlags, mount, mount_bind, mount_remount};
 
 const VOLUMES: &str = "/scratch/volumes";
+/// Where volumes are filled before any app sees them; what is done leaves an empty file.
+const INITIAL: &str = "/scratch/initial";
 
 /// Mounts the share.
 pub fn mount_share(share: &Share) -> Outcome<()> {
@@ -72,6 +74,9 @@ pub fn mount_in(root: &OwnedFd, wanted: &Mount, volumes: &[Volume]) -> Outcome<(
         .map(|directory| if directory { Leaf::Directory } else { Leaf::File })
         .and_then(|leaf| make_place(root, &wanted.path, leaf))
         .trying(Kind::MountFailed, &attempt)?;
+    if volume.initialize && volume.kind == VolumeKind::Empty {
+        initialize(volume, root, &place)?;
+    }
     mount_bind(&source, beneath::proc_path(&place)).trying(Kind::MountFailed, &attempt)?;
     if volume.read_only || wanted.read_only {
         let mut flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NODEV;
@@ -83,4 +88,29 @@ pub fn mount_in(root: &OwnedFd, wanted: &Mount, volumes: &[Volume]) -> Outcome<(
             .trying(Kind::MountFailed, format_args!("{attempt} read-only"))?;
     }
     Ok(())
+}
+
+/// Lets a volume begin, once, with what the image has at its place, which is made elsewhere: another
+/// app of the pod cannot put links in the way. What is mounted at the place is none of the image's.
+fn initialize(volume: &Volume, root: &OwnedFd, place: &OwnedFd) -> Outcome<()> {
+    let attempt = format!("fill the volume {} from the image", volume.name);
+    let begin = || -> io::Result<Option<String>> {
+        if fstat(place)?.st_dev != fstat(root)?.st_dev || !beneath::is_directory(place)? {
+            return Ok(None);
+        }
+        files::make_directory(INITIAL, 0o700)?;
+        let fresh = format!("{INITIAL}/{}", volume.name);
+        match mkdir(&fresh, Mode::from_raw_mode(0o700)) {
+            Ok(()) => Ok(Some(fresh)),
+            Err(Errno::EXIST) => Ok(None),
+            Err(errno) => Err(errno),
+        }
+    };
+    let Some(fresh) = begin().trying(Kind::MountFailed, &attempt)? else { return Ok(()) };
+    copy::copy_tree(place, &fresh).map_err(|failure| {
+        Failure::new(Kind::MountFailed, format!("cannot {attempt}: {}", failure.message))
+    })?;
+    rename(&fresh, source_of(volume))
+        .and_then(|()| files::create(&fresh, b""))
+        .trying(Kind::MountFailed, &attempt)
 }

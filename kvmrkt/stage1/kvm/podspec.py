@@ -60,13 +60,15 @@ class HostVolume(msgspec.Struct, frozen=True, tag_field="kind", tag="host"):
     read_only: bool
 
 
-class EmptyVolume(msgspec.Struct, frozen=True, tag_field="kind", tag="empty"):
+class EmptyVolume(msgspec.Struct, frozen=True, tag_field="kind", tag="empty", omit_defaults=True):
     """A volume made on the scratch disk, gone with the pod."""
 
     name: str
     mode: int
     uid: int
     gid: int
+    initialize: bool = False
+    """It begins with what the image has where it is mounted; mode and owner too."""
 
 
 class AppMount(msgspec.Struct, frozen=True):

@@ -13,7 +13,7 @@ from kvmrkt.appc.pod_manifest import STREAM_ANNOTATION
 from kvmrkt.appc.sysctl import sysctls
 from kvmrkt.config import InsecureOptions
 from kvmrkt.errors import ManifestError, PodError
-from kvmrkt.pods.mounts import clean
+from kvmrkt.pods.mounts import clean, initialized_volumes
 from kvmrkt.stage1.kvm.podspec import (
     AppMount,
     AppSpec,
@@ -67,6 +67,7 @@ def translate(
         serials.setdefault(app.image.id, f"image{len(serials)}")
     disks = [Disk(serial, "squashfs", read_only=True) for serial in serials.values()]
     volumes = {volume.name: volume for volume in manifest.volumes}
+    filled = initialized_volumes(manifest)
     spec = PodSpec(
         uuid=uuid,
         hostname=hostname or f"rkt-{uuid}",
@@ -77,17 +78,23 @@ def translate(
             for app in manifest.apps
         ),
         disks=(*disks, Disk(SCRATCH, "ext4", read_only=False)),
-        volumes=tuple(_volume(volume) for volume in manifest.volumes),
+        volumes=tuple(_volume(volume, filled) for volume in manifest.volumes),
         sysctls=tuple(sysctls(manifest.isolators)),
     )
     folders = tuple(_folder(volume) for volume in manifest.volumes if volume.kind == "host")
     return Translation(spec, {serial: image for image, serial in serials.items()}, folders)
 
 
-def _volume(volume: Volume) -> HostVolume | EmptyVolume:
+def _volume(volume: Volume, filled: frozenset[str]) -> HostVolume | EmptyVolume:
     if volume.kind == "host":
         return HostVolume(volume.name, volume.read_only)
-    return EmptyVolume(volume.name, int(volume.mode or "0755", 8), volume.uid or 0, volume.gid or 0)
+    return EmptyVolume(
+        volume.name,
+        int(volume.mode or "0755", 8),
+        volume.uid or 0,
+        volume.gid or 0,
+        initialize=volume.name in filled,
+    )
 
 
 def _folder(volume: Volume) -> HostFolder:

@@ -31,6 +31,7 @@ fn pod_specs_are_read() {
     let [full, minimal] = &specs[..] else { panic!("two messages") };
     assert_eq!((full.apps.len(), full.disks.len(), full.volumes.len()), (3, 3, 2));
     assert_eq!(full.on_failure, OnFailure::Stop);
+    assert!(full.volumes[1].initialize && !full.volumes[0].initialize);
     assert_eq!(full.apps[0].limits.cpu_millis, Some(500));
     assert_eq!(full.sysctls, ["net.core.somaxconn=512"]);
     assert_eq!(full.apps[1].stdin, StreamMode::Tty);

@@ -96,6 +96,8 @@ pub struct Volume {
     pub mode: Option<u32>,
     pub uid: Option<u32>,
     pub gid: Option<u32>,
+    #[serde(default)]
+    pub initialize: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
