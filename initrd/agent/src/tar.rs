@@ -80,7 +80,7 @@ impl Header<'_> {
         for (name, value) in self.attributes {
             add(&[b"SCHILY.xattr.", name.as_slice()].concat(), value);
         }
-        records.sort();
+        records.sort_unstable();
         let mut bytes = Vec::new();
         for (key, value) in &records {
             push_record(&mut bytes, key, value);

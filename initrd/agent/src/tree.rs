@@ -91,7 +91,7 @@ pub fn attributes(path: &[u8]) -> io::Result<Vec<Attribute>> {
         lgetxattr(path, name, spare_capacity(&mut value))?;
         found.push((name.to_vec(), value));
     }
-    found.sort();
+    found.sort_unstable();
     Ok(found)
 }
 
