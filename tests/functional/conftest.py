@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +12,11 @@ from real_pods import BUSYBOX, INSIDE, REDIS, Kvmrkt, processes_naming
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+
+if int(platform.freedesktop_os_release().get("VERSION_ID", "13")) > 12:
+    # Debian 12 is the last to have the source of the specification's validator
+    collect_ignore = ["test_ace_validator.py"]
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,9 @@ import sys
 from pathlib import Path
 from typing import Protocol, cast
 
+import ace_validator
+import ace_validator_main
+import ace_validator_sidekick
 import busybox
 import inside
 import redis
@@ -30,7 +33,9 @@ class Recipe(Protocol):
         """Write the image."""
 
 
-RECIPES = {recipe.NAME: recipe for recipe in cast("list[Recipe]", [busybox, inside, redis])}
+ACE = [ace_validator_main, ace_validator_sidekick] if ace_validator.is_offered() else []
+MODULES = [*ACE, busybox, inside, redis]
+RECIPES = {recipe.NAME: recipe for recipe in cast("list[Recipe]", MODULES)}
 
 
 def cached(recipe: Recipe, cache: Path) -> Path:
