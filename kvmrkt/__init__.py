@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from kvmrkt.appc.pod_manifest import PodManifest, Volume
     from kvmrkt.errors import KvmrktError
     from kvmrkt.net.choice import NetworkChoice
+    from kvmrkt.pods.logs import LogRecord
     from kvmrkt.pods.request import AppRequest, MountRequest, PodRequest
     from kvmrkt.pods.states import PodState
     from kvmrkt.pods.status import AppStatus, PodStatus
@@ -28,6 +29,7 @@ _EXPORTS = {
     "AppStatus": "kvmrkt.pods.status",
     "Host": "kvmrkt.api",
     "KvmrktError": "kvmrkt.errors",
+    "LogRecord": "kvmrkt.pods.logs",
     "MountRequest": "kvmrkt.pods.request",
     "NetworkChoice": "kvmrkt.net.choice",
     "Pod": "kvmrkt.api",
@@ -47,6 +49,7 @@ __all__ = [
     "AppStatus",
     "Host",
     "KvmrktError",
+    "LogRecord",
     "MountRequest",
     "NetworkChoice",
     "Pod",

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Self
 
 from kvmrkt.config import GlobalOptions, InsecureOptions, parse_insecure_options
-from kvmrkt.errors import EngineError, PodError, UsageError
+from kvmrkt.errors import EngineError, PodError, PodTimeoutError, UsageError
 from kvmrkt.paths import DEFAULT_LOCAL_CONFIG, DEFAULT_SYSTEM_CONFIG
 from kvmrkt.pods.states import ENDED, PodState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
     from types import TracebackType
 
     from kvmrkt import host
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from kvmrkt.errors import KvmrktError
     from kvmrkt.images.policy import PullPolicy
     from kvmrkt.pods.directory import PodDirectory
+    from kvmrkt.pods.logs import LogRecord
     from kvmrkt.pods.request import PodRequest
     from kvmrkt.pods.status import PodStatus
     from kvmrkt.preparing import PrepareOptions
@@ -281,21 +282,43 @@ class Pod:
 
         return wait_ready(self._directory, timeout_seconds) is Outcome.HAPPENED
 
-    def wait(self) -> int:
+    def wait(self, timeout_seconds: float | None = None) -> int:
         """Wait until the pod has ended, and return its exit status.
 
         Raises what ended a pod that this object started, EngineError for a pod that ended
-        without a status, PodError for one that was never run.
+        without a status, PodError for one that was never run, PodTimeoutError after the time.
         """
+        from kvmrkt.pods.waiting import Outcome, wait_ended
+
+        if self._supervisor is None:
+            state = self.state
+            if state is not PodState.RUNNING and state not in ENDED:
+                raise PodError(f'pod "{self.uuid}" is not running: it is {state}')
+        if self._supervisor is None or timeout_seconds is not None:
+            outcome = wait_ended(self._directory, timeout_seconds)
+            if outcome is Outcome.TIME_OVER:
+                raise PodTimeoutError(
+                    f'pod "{self.uuid}" has not ended within {timeout_seconds:g} seconds'
+                )
         if self._supervisor is not None:
             return self._supervisor.wait()
-        self._directory.wait_unlocked()
-        if self.state not in ENDED:
-            raise PodError(f'pod "{self.uuid}" is not running: it is {self.state}')
         status = self.exit_status
         if status is None:
             raise EngineError(f'the supervisor of pod "{self.uuid}" was killed')
         return status
+
+    def logs(
+        self, apps: Iterable[str] | None = None, *, since_ns: int = 0, follow: bool = False
+    ) -> Iterator[LogRecord]:
+        """What the apps wrote, or some of them, line by line in order of time.
+
+        `since_ns` is CLOCK_REALTIME; with `follow` it goes on until the pod has ended. Raises
+        PodError for a pod that has not run, and an app that it has not.
+        """
+        from kvmrkt.pods.log_reader import check_has_run, known_apps, read_logs
+
+        check_has_run(self._directory)
+        return read_logs(self._directory, known_apps(self._directory, apps), since_ns, follow)
 
     @property
     def exit_status(self) -> int | None:

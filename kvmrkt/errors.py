@@ -10,7 +10,8 @@
     │   └── SignatureError      not signed by a trusted key
     ├── StoreError              the image store could not do what was asked
     ├── PodError                a pod is missing or in the wrong state
-    │   └── PodNotFoundError
+    │   ├── PodNotFoundError
+    │   └── PodTimeoutError     what was waited for has not come in time
     ├── HostError               this host lacks something a pod needs
     └── EngineError             the machinery around a pod failed while it ran
         ├── VmmError            QEMU or a helper process died or refused
@@ -111,6 +112,10 @@ class PodError(KvmrktError):
 
 class PodNotFoundError(PodError):
     """No pod, or more than one, answers to the UUID given."""
+
+
+class PodTimeoutError(PodError):
+    """What was waited for has not come within the time given."""
 
 
 class HostError(KvmrktError):

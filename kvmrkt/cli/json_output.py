@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 import msgspec
 
+from kvmrkt.errors import UsageError
+
+
+class _Format(click.Choice[str]):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """rkt's words for another; the empty one is the table."""
+        if value not in self.choices and value:
+            raise UsageError(
+                f'invalid argument "{value}" for --format={value}: no such format',
+                hint="formats: " + ", ".join(self.choices),
+            )
+        return str(value)
+
+
 FORMAT = click.Option(
     ["--format"],
-    type=click.Choice(["json", "json-pretty"]),
+    type=_Format(["json", "json-pretty"]),
     help="Print JSON in place of a table.",
 )
 

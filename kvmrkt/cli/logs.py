@@ -11,12 +11,11 @@ import click
 from kvmrkt.cli.command import GO_BOOL, Command, OptionalValue, global_options
 from kvmrkt.cli.flags import boolean
 from kvmrkt.cli.moments import parse_moment_ns
-from kvmrkt.errors import PodError, UsageError
+from kvmrkt.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from kvmrkt.pods.directory import PodDirectory
     from kvmrkt.pods.log_reader import PodLogs
     from kvmrkt.pods.logs import LogRecord
 
@@ -58,19 +57,15 @@ class _Since(click.ParamType[int]):
 @click.pass_context
 def command(ctx: click.Context, /, **flags: Any) -> None:
     """Print the records of one pod, in order of time."""
-    from kvmrkt.pods.log_reader import PodLogs, Wanted
+    from kvmrkt.pods.log_reader import PodLogs, Wanted, check_has_run, known_apps
     from kvmrkt.pods.lookup import find_pod
 
     if len(flags["uuid"]) != 1:
         raise UsageError("give the UUID of one pod")
     pod = find_pod(global_options(ctx).data, flags["uuid"][0])
-    _check_has_run(pod)
-    wanted = Wanted(_known_apps(pod, flags["app"]), flags["since"])
-    try:
-        logs = PodLogs(pod, wanted)
-    except OSError as error:
-        raise PodError(f'cannot read the logs of pod "{pod.uuid}"') from error
-    with logs:
+    check_has_run(pod)
+    wanted = Wanted(known_apps(pod, flags["app"] or None), flags["since"])
+    with PodLogs(pod, wanted) as logs:
         _print(logs, _style(flags), follow=flags["follow"])
 
 
@@ -98,27 +93,3 @@ def _style(flags: dict[str, Any]) -> Callable[[LogRecord], str]:
     if flags["format"] == "json":
         return format_json
     return format_with_time if flags["timestamps"] else format_line
-
-
-def _check_has_run(pod: PodDirectory) -> None:
-    from kvmrkt.pods.states import PodState
-
-    state = pod.state()
-    if state in (PodState.PREPARED, PodState.ABORTED_PREPARE):
-        raise PodError(f'pod "{pod.uuid}" has no logs: it has not run yet')
-
-
-def _known_apps(pod: PodDirectory, names: tuple[str, ...]) -> frozenset[str] | None:
-    """The apps asked for, None for all; PodError for a name that the pod has not."""
-    if not names:
-        return None
-    from kvmrkt.appc.pod_manifest import parse_pod_manifest
-
-    text = pod.read_pod_manifest()
-    known = [app.name for app in parse_pod_manifest(text).apps] if text is not None else []
-    for name in names:
-        if name not in known:
-            raise PodError(
-                f'pod "{pod.uuid}" has no app "{name}"', hint="its apps: " + ", ".join(known)
-            )
-    return frozenset(names)

@@ -11,7 +11,9 @@ import os
 import select
 from typing import TYPE_CHECKING, NamedTuple
 
+from kvmrkt.errors import PodError
 from kvmrkt.pods.logs import FILE_SUFFIX, LOGS_FOLDER, LogRecord, parse_record
+from kvmrkt.pods.states import PodState
 from kvmrkt.rotation import older
 
 if TYPE_CHECKING:
@@ -41,9 +43,12 @@ class PodLogs:
     """The logs of one pod; a context manager."""
 
     def __init__(self, pod: PodDirectory, wanted: Wanted) -> None:
-        """Open the pod's directory; FileNotFoundError if it is gone."""
+        """Open the pod's directory; PodError if it is gone, or may not be read."""
         self._wanted = wanted
-        self._pod = os.open(pod.path, _FOLDER_FLAGS)
+        try:
+            self._pod, _ = pod.open()
+        except OSError as error:
+            raise PodError(f'cannot read the logs of pod "{pod.uuid}"') from error
         self._folder: int | None = None
         self._apps: dict[str, _AppFile] = {}
 
@@ -119,6 +124,40 @@ class PodLogs:
             wanted = self._wanted.apps is None or app in self._wanted.apps
             if app != name and wanted and app not in self._apps:
                 self._apps[app] = _AppFile(folder, name)
+
+
+def check_has_run(pod: PodDirectory) -> None:
+    """Raises PodError for a pod that has no logs yet."""
+    if pod.state() in (PodState.PREPARED, PodState.ABORTED_PREPARE):
+        raise PodError(f'pod "{pod.uuid}" has no logs: it has not run yet')
+
+
+def known_apps(pod: PodDirectory, names: Iterable[str] | None) -> frozenset[str] | None:
+    """The apps asked for, None for all; PodError for a name that the pod has not."""
+    if names is None:
+        return None
+    from kvmrkt.pods.shown_manifest import read_shown_manifest
+
+    text = pod.read_pod_manifest()
+    known = [app.name for app in read_shown_manifest(text).apps] if text is not None else []
+    wanted = frozenset(names)
+    for name in sorted(wanted.difference(known)):
+        raise PodError(
+            f'pod "{pod.uuid}" has no app "{name}"', hint="its apps: " + ", ".join(known)
+        )
+    return wanted
+
+
+def read_logs(
+    pod: PodDirectory, apps: frozenset[str] | None, since_ns: int, follow: bool
+) -> Iterator[LogRecord]:
+    """The records of a pod as they come, everything closed at the end."""
+    with PodLogs(pod, Wanted(apps, since_ns)) as logs:
+        if follow:
+            for batch in logs.follow():
+                yield from batch
+        else:
+            yield from logs.read()
 
 
 class _AppFile:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ from kvmrkt.errors import (
     HostError,
     PodError,
     PodNotFoundError,
+    PodTimeoutError,
     UsageError,
 )
 
@@ -167,6 +169,7 @@ def test_or_the_pod_as_it_was_prepared(host: SimulatedHost, api: Host) -> None:
 def test_a_program_that_ends_leaves_its_pod_running(host: SimulatedHost, api: Host) -> None:
     program = f"""
 import sys
+import time
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 import simulated_host
 from pathlib import Path
@@ -195,6 +198,32 @@ def test_fetching_and_collecting(host: SimulatedHost, api: Host) -> None:
     assert api.collect_garbage(grace_seconds=0) == 1
     with pytest.raises(PodNotFoundError):
         api.pod(pod.uuid)
+
+
+def test_waiting_no_longer_than_told(host: SimulatedHost, api: Host) -> None:
+    pod = api.run(request_of(host, "/bin/sleep"))
+    for seen in (pod, api.pod(pod.uuid)):
+        with pytest.raises(PodTimeoutError, match="has not ended within 0.01 seconds"):
+            seen.wait(timeout_seconds=0.01)
+    pod.stop()
+    assert api.pod(pod.uuid).wait(timeout_seconds=0) == 0
+    assert pod.wait(timeout_seconds=DEADLINE_SECONDS) == 0
+
+
+def test_what_the_apps_wrote(host: SimulatedHost, api: Host) -> None:
+    app = AppRequest(image=str(host.image()), exec="/bin/echo", arguments=("hello",))
+    pod = api.prepare(PodRequest(apps=(app,)))
+    with pytest.raises(PodError, match="it has not run yet"):
+        pod.logs()
+    pod.start()
+    assert [record.text for record in pod.logs(follow=True)] == ["hello"]
+    assert [record.text for record in pod.logs(["app"])] == ["hello"]
+    assert list(pod.logs(since_ns=time.time_ns())) == []
+    with pytest.raises(PodError, match='has no app "web"'):
+        pod.logs(["web"])
+    pod.remove()
+    with pytest.raises(PodNotFoundError):
+        pod.logs()
 
 
 def test_waiting_for_the_apps_to_start(host: SimulatedHost, api: Host) -> None:
