@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from kvmrkt.net.conf import Dns
+    from kvmrkt.net.dhcp import DhcpClient
 
 
 class GuestRoute(NamedTuple):
@@ -34,3 +35,5 @@ class Attachment(NamedTuple):
     links: tuple[GuestLink, ...] = ()
     dns: Dns | None = None
     """The first network's that brings name servers."""
+    dhcp: tuple[DhcpClient, ...] = ()
+    """Leases to be kept once the machine has started."""

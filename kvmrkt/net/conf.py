@@ -7,7 +7,7 @@ from ipaddress import ip_address
 from typing import Any, NamedTuple
 
 from kvmrkt.errors import ConfigError
-from kvmrkt.net.ipam_conf import HostLocal, Static, parse_ipam
+from kvmrkt.net.ipam_conf import Dhcp, HostLocal, Static, parse_ipam
 from kvmrkt.net.keys import Keys, converted, parse_object
 
 _MAX_MTU = 65535
@@ -15,7 +15,7 @@ _MIN_MTU = 68  # RFC 791
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}")
 _LINK_NAME = re.compile(r"[^\s/:]{1,15}")
 BUILT_IN = ("ptp", "bridge", "macvlan")
-_OWN_IPAM = ("host-local", "static", "")
+_OWN_IPAM = ("host-local", "static", "dhcp", "")
 MACVLAN_MODES = ("bridge", "private", "vepa", "passthru")
 
 
@@ -40,7 +40,7 @@ class NetworkConf(NamedTuple):
 
     name: str
     type: str
-    ipam: HostLocal | Static
+    ipam: HostLocal | Static | Dhcp
     mtu: int | None = None
     masquerade: bool = False
     bridge: str = "cni0"
@@ -119,13 +119,15 @@ def _own(name: str, kind: str, keys: Keys, ipam: Keys) -> NetworkConf:
         _link_name("master", conf.master)
         if conf.mode not in MACVLAN_MODES:
             raise ConfigError(f'mode: "{conf.mode}" is not one of {", ".join(MACVLAN_MODES)}')
+    if isinstance(conf.ipam, Dhcp) and (conf.is_gateway or conf.masquerade):
+        raise ConfigError("ipam: a network with dhcp has its own gateway: no isGateway, no ipMasq")
     if kind == "ptp" and not _has_addresses(conf.ipam):
         raise ConfigError("ipam: a point-to-point link needs addresses")
     return conf
 
 
-def _has_addresses(ipam: HostLocal | Static) -> bool:
-    return bool(ipam.sets if isinstance(ipam, HostLocal) else ipam.addresses)
+def _has_addresses(ipam: HostLocal | Static | Dhcp) -> bool:
+    return bool(ipam.sets if isinstance(ipam, HostLocal) else getattr(ipam, "addresses", ()))
 
 
 def _link_name(key: str, text: str) -> str:

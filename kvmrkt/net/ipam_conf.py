@@ -53,10 +53,19 @@ class Static(NamedTuple):
     routes: tuple[Route, ...] = ()
 
 
-def parse_ipam(keys: Keys) -> HostLocal | Static:
+class Dhcp(NamedTuple):
+    """Whatever the server on that network gives."""
+
+    routes: tuple[Route, ...] = ()
+    """In place of the server's."""
+
+
+def parse_ipam(keys: Keys) -> HostLocal | Static | Dhcp:
     """The section; raises ConfigError. No type means no addresses but those listed: none."""
     kind = keys.text("type", "")
     routes = tuple(_route(Keys(item)) for item in keys.objects("routes") or [])
+    if kind == "dhcp":
+        return Dhcp(routes)
     if kind != "host-local":
         addresses = tuple(_static(Keys(item)) for item in keys.objects("addresses") or [])
         return Static(addresses, routes)

@@ -1,6 +1,6 @@
 """A pod on its way into one network that kvmrkt makes itself.
 
-Called with the network lock held; everything is recorded with the pod before it is made.
+Everything is recorded with the pod before it is made.
 """
 
 from __future__ import annotations
@@ -16,13 +16,16 @@ from kvmrkt.faults import reach
 from kvmrkt.net import links
 from kvmrkt.net.attachment import GuestLink, GuestRoute
 from kvmrkt.net.conf import Dns, NetworkConf
+from kvmrkt.net.ipam import Lease
+from kvmrkt.net.ipam_conf import Dhcp, Route
 from kvmrkt.net.leases import take_leases
 from kvmrkt.net.rules import PodLink
 from kvmrkt.pods.status import NetInfo
 
 if TYPE_CHECKING:
+    from kvmrkt.net.dhcp import DhcpClient
+    from kvmrkt.net.dhcp_messages import Reply
     from kvmrkt.net.files import ChosenNetwork
-    from kvmrkt.net.ipam import Lease
     from kvmrkt.net.ipam_conf import Address
     from kvmrkt.net.netlink import Netlink
     from kvmrkt.pods.resources import Resources
@@ -37,6 +40,7 @@ class Made(NamedTuple):
     rules: PodLink
     info: NetInfo
     dns: Dns
+    client: DhcpClient | None
 
 
 def guest_mac(uuid: str, number: int) -> str:
@@ -71,39 +75,56 @@ class Joining:
         pairs = chosen.choice.pairs()
         self._mac = _mac(pairs["MAC"]) if "MAC" in pairs else guest_mac(uuid, number)
         self._wanted = pairs.get("IP")
+        self._leases: tuple[Lease, ...] = ()
+        self._home, self._descriptor, self._mtu = "", -1, _ETHERNET_MTU
 
-    def join(self) -> Made:
-        """Reserve addresses and make the link."""
+    def make(self) -> None:
+        """Reserve the addresses and make the link; with the network lock held."""
         conf = self._conf
-        self._resources.record("lease", conf.name)
-        leases = take_leases(
-            conf.name, conf.ipam, self._uuid, wanted=_wanted(self._wanted) if self._wanted else None
-        )
-        reach("lease-taken")
+        if not isinstance(conf.ipam, Dhcp):
+            self._resources.record("lease", conf.name)
+            wanted = _wanted(self._wanted) if self._wanted else None
+            self._leases = take_leases(conf.name, conf.ipam, self._uuid, wanted=wanted)
+            reach("lease-taken")
         kinds = {"ptp": self._point_to_point, "bridge": self._bridge, "macvlan": self._macvtap}
-        home, descriptor, mtu = kinds[conf.type](leases)
+        self._home, self._descriptor, self._mtu = kinds[conf.type](self._leases)
+        reach("link-joined")
+
+    def finish(self) -> Made:
+        """Ask a DHCP server, where one gives the addresses, and sum up."""
+        conf, leases, routes = self._conf, self._leases, self._conf.ipam.routes
+        mtu, dns, client = self._mtu, conf.dns, None
+        if isinstance(conf.ipam, Dhcp):
+            from kvmrkt.net.dhcp import DhcpClient
+
+            client = DhcpClient(self._name, self._descriptor, self._mac)
+            self._stack.callback(client.close)
+            reply = client.obtain()
+            leases = (Lease(reply.address, reply.gateway),)
+            routes = routes or _offered_routes(reply)
+            mtu = conf.mtu or reply.mtu or mtu
+            dns = dns if any(dns) else reply.dns
         addresses = tuple(str(lease.address) for lease in leases)
         guest = GuestLink(
             name=f"eth{self._number}",
-            tap_fd=descriptor,
+            tap_fd=self._descriptor,
             mac=self._mac,
             mtu=mtu,
             addresses=addresses,
-            routes=_routes(conf, leases),
+            routes=_routes(conf, leases, routes),
             on_link=conf.type != "ptp",
         )
         rules = PodLink(
             network=conf.name,
             device=self._name,
-            home=home,
+            home=self._home,
             mac=self._mac,
             addresses=addresses,
             masquerade=conf.masquerade,
             onward=leads_onward(conf),
             host_services=conf.host_services,
         )
-        reach("link-joined")
-        return Made(guest, rules, self._info(leases), conf.dns)
+        return Made(guest, rules, self._info(leases), dns, client)
 
     def _info(self, leases: tuple[Lease, ...]) -> NetInfo:
         first = leases[0].address if leases else None
@@ -170,7 +191,16 @@ def leads_onward(conf: NetworkConf) -> bool:
     return conf.type == "ptp" and (conf.masquerade or bool(conf.ipam.routes))
 
 
-def _routes(conf: NetworkConf, leases: tuple[Lease, ...]) -> tuple[GuestRoute, ...]:
+def _offered_routes(reply: Reply) -> tuple[Route, ...]:
+    """A server's routes; its router is for those that say none (RFC 3442)."""
+    if reply.routes or reply.gateway is None:
+        return tuple(Route(to, via) for to, via in reply.routes)
+    return (Route(ip_interface("0.0.0.0/0").network, reply.gateway),)
+
+
+def _routes(
+    conf: NetworkConf, leases: tuple[Lease, ...], configured: tuple[Route, ...]
+) -> tuple[GuestRoute, ...]:
     """The guest's routes: to its gateways, to its network, and what the configuration says."""
     routes = []
     gateways: dict[int, str] = {}
@@ -183,8 +213,7 @@ def _routes(conf: NetworkConf, leases: tuple[Lease, ...]) -> tuple[GuestRoute, .
             routes.append(GuestRoute(f"{gateway}/{gateway.max_prefixlen}", None))
             routes.append(GuestRoute(str(lease.address.network), str(gateway)))
     wanted = [
-        (route.destination, str(route.gateway) if route.gateway else None)
-        for route in conf.ipam.routes
+        (route.destination, str(route.gateway) if route.gateway else None) for route in configured
     ]
     if conf.is_default_gateway:
         everything = [ip_interface("0.0.0.0/0").network, ip_interface("::/0").network]

@@ -48,26 +48,30 @@ def set_up(
             forwards = plan.forwards if number == plan.forwarding else ()
             path = plan.plugin_path
             guests[number] = join_chain(chosen, number, pod, resources, path, forwards, stack)
-    guests |= _join_own(plan, pod, resources, stack)
+    made = _join_own(plan, pod, resources, stack)
+    guests |= {number: (each.guest, each.info, each.dns) for number, each in made.items()}
     ordered = [guests[number] for number in range(len(plan.networks))]
     pod.write_net_info(msgspec.json.encode([info for _, info, _ in ordered]) + b"\n")
     dns = next((names for _, _, names in ordered if any(names)), None)
-    return Attachment(tuple(guest for guest, _, _ in ordered), dns)
+    clients = tuple(each.client for each in made.values() if each.client is not None)
+    return Attachment(tuple(guest for guest, _, _ in ordered), dns, clients)
 
 
 def _join_own(
     plan: NetworkPlan, pod: PodDirectory, resources: Resources, stack: ExitStack
-) -> dict[int, tuple[GuestLink, NetInfo, Dns]]:
+) -> dict[int, Made]:
     """The networks that kvmrkt makes itself, and the rules for all of them in one go."""
-    made: dict[int, Made] = {}
+    joining: dict[int, Joining] = {}
     with network_lock(), Netlink() as netlink:
         for number, chosen in enumerate(plan.networks):
             if isinstance(chosen.network.conf, NetworkConf):
                 resources.record("rules", pod.uuid)
-                joining = Joining(chosen, number, pod.uuid, resources, netlink, stack)
-                made[number] = joining.join()
-        if made:
-            target = made[plan.forwarding].rules if plan.forwarding in made else None
+                joining[number] = Joining(chosen, number, pod.uuid, resources, netlink, stack)
+                joining[number].make()
+    made = {number: each.finish() for number, each in joining.items()}
+    if made:
+        target = made[plan.forwarding].rules if plan.forwarding in made else None
+        with network_lock():
             _let_forward(made)
             if target is not None and plan.forwards:
                 _lead_ports(target)
@@ -80,7 +84,7 @@ def _join_own(
                 )
             )
             reach("rules-placed")
-    return {number: (each.guest, each.info, each.dns) for number, each in made.items()}
+    return made
 
 
 def _let_forward(made: dict[int, Made]) -> None:

@@ -86,7 +86,7 @@ def test_a_default_gateway_is_a_gateway() -> None:
     "content",
     [
         {"type": "flannel"},
-        {"ipam": {"type": "dhcp"}},
+        {"ipam": {"type": "calico-ipam"}},
         {"plugins": [{"type": "bridge", "ipam": SUBNET}, {"type": "portmap"}]},
     ],
 )

@@ -176,7 +176,10 @@ def _join_networks(pod: KvmPod, stack: ExitStack, warn: Callable[[str], None]) -
 
     for warning in pod.network.warnings:
         warn(warning)
-    return set_up(pod.network, pod.directory, Resources(pod.directory), stack)
+    attachment = set_up(pod.network, pod.directory, Resources(pod.directory), stack)
+    for client in attachment.dhcp:
+        client.warn = warn
+    return attachment
 
 
 def _hosts(options: RunOptions, hostname: str) -> str | None:
@@ -251,6 +254,8 @@ def _run_machine(
         reach("qemu-started")
         resources.record_process(vmm.process.pid, "qemu")
         reach("qemu-recorded")
+        for client in attachment.dhcp if attachment else ():
+            client.keep()
         trace.end("spawn")
         spec = _spec(pod.spec, served, machine.memory_bytes)
         spec = _with_network(spec, attachment, network_dns=pod.network_dns)
