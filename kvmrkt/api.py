@@ -338,6 +338,19 @@ class Pod:
 
         return stop(self._directory, force=force)
 
+    def export(self, output: Path | str, app: str | None = None, *, overwrite: bool = False) -> str:
+        """Write an app of an ended pod to an image file, with what its run has changed.
+
+        Returns the new image's ID. `app` may be None in a pod of one; the file's name must end in
+        `.aci`. Raises KvmrktError; then no file is there, or the old one.
+        """
+        from kvmrkt.exporting import export_app
+
+        file, host = Path(output).absolute(), self.host
+        return export_app(
+            self._directory, app, file, host.options, host._report, overwrite=overwrite
+        )
+
     def remove(self) -> None:
         """Delete a pod that does not run, and all it left; PodError if it runs."""
         from kvmrkt.pods.gc import remove

@@ -137,7 +137,7 @@ class _Session:
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._agent = agent = await Agent.open(self._wires.ours[CONTROL_PORT])
         self._start(self._console.read(self._wires.ours[CONSOLE]))
-        self._start(agent.listen())
+        self._listening = self._start(agent.listen())
         self._start(self._watch_monitor())
         await self._heed(asyncio.ensure_future(agent.hello()))
         disks = Disk(_IMAGE, "squashfs", read_only=True), Disk(SCRATCH, "ext4", read_only=True)
@@ -188,6 +188,8 @@ class _Session:
                 hint="the pod's stage1 image is older than this command" if old else None,
             ) from error
         except GuestError as error:
+            if not self._listening.done():
+                raise  # it is there, and wrong
             raise await why_down(self._vmm, self._console, self._monitor) from error
 
     async def _heed(self, *wanted: asyncio.Future[Any]) -> None:
@@ -206,10 +208,11 @@ class _Session:
                 details=self._console.last_lines(),
             )
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.ensure_future(work)
         task.add_done_callback(self._ended)
         self._tasks.append(task)
+        return task
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) and not self._failure.done():
