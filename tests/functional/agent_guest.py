@@ -104,6 +104,8 @@ class Guest:
     events: list[Event] = field(default_factory=list)
     """Those that nobody has waited for yet."""
     _names: set[str] = field(default_factory=set)
+    _added_at: dict[str, int] = field(default_factory=dict)
+    """How many records there were when an app of this name was added last."""
     _hello: Hello | None = None
     _answers: list[dict[str, Any]] = field(default_factory=list)
     _requests: int = 0
@@ -136,6 +138,10 @@ class Guest:
     def send_line(self, line: bytes) -> dict[str, Any]:
         """Send anything on the control port, and wait for the answer."""
         self.wires.ours[CONTROL_PORT].sendall(line + b"\n")
+        return self.next_answer()
+
+    def next_answer(self) -> dict[str, Any]:
+        """Wait for the answer to a request."""
         return self.wait(lambda: self._answers.pop(0) if self._answers else None)
 
     def start_pod(self, *apps: AppSpec, on_failure: Any = "continue") -> None:
@@ -156,6 +162,7 @@ class Guest:
     def add(self, app: AppSpec) -> None:
         """`app.add`."""
         self._names.add(app.name)
+        self._added_at[app.name] = len(self.records)
         self.call("app.add", app)
 
     def start(self, app: AppSpec) -> int:
@@ -200,8 +207,9 @@ class Guest:
         self.wait(lambda: any(record.text == text for record in self.records_of(name)) or None)
 
     def records_of(self, name: str) -> list[LogRecord]:
-        """What an app has written so far."""
-        return [record for record in self.records if record.app == name]
+        """What an app has written so far; not what one of its name wrote that was removed."""
+        since = self._added_at.get(name, 0)
+        return [record for record in self.records[since:] if record.app == name]
 
     def status_of(self, name: str) -> AppStatus:
         """An app's part of `pod.status`."""

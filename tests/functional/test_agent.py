@@ -207,6 +207,21 @@ def test_an_app_that_cannot_start_says_why(
         guest.call("app.remove", {"name": "refused"})
 
 
+def test_two_runs_of_one_name_are_told_apart(guest: Guest) -> None:
+    assert guest.run(app("again", "/bin/echo", "first")).lines == ["first"]
+    assert guest.run(app("again", "/bin/echo", "second")).lines == ["second"]
+
+
+def test_others_are_served_while_an_app_waits_for_its_disk(guest: Guest) -> None:
+    waiting = msgspec.structs.replace(app("waits", "/bin/true"), disk="image9")
+    add = {"jsonrpc": "2.0", "id": "later", "method": "app.add", "params": waiting}
+    status = {"jsonrpc": "2.0", "id": "now", "method": "pod.status"}
+    first = guest.send_line(msgspec.json.encode(add) + b"\n" + msgspec.json.encode(status))
+    assert first["id"] == "now"
+    second = guest.next_answer()
+    assert (second["id"], second["error"]["data"]["kind"]) == ("later", "disk-missing")
+
+
 def test_a_missing_interpreter_is_named(guest: Guest) -> None:
     write = "printf '#!/no/interpreter -x\\n' > /script; chmod +x /script"
     guest.add(app("script", "/script", pre_start=(("/bin/sh", "-c", write),)))

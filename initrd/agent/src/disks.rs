@@ -36,12 +36,20 @@ fn find(serial: &str) -> Option<String> {
     devices.into_iter().find(|device| serial_of(device).as_deref() == Some(serial.as_bytes()))
 }
 
+/// Whether a disk has appeared.
+pub fn is_there(serial: &str) -> bool {
+    find(serial).is_some()
+}
+
+/// The failure for a disk that does not appear.
+pub fn missing(serial: &str) -> Failure {
+    let message = format!("the machine has no disk with the serial {serial}");
+    Failure::new(Kind::DiskMissing, message)
+}
+
 /// Mounts a disk, waiting for it to appear.
 pub fn mount_disk(disk: &Disk) -> Outcome<()> {
-    let device = ports::wait_for(|| find(&disk.serial)).ok_or_else(|| {
-        let message = format!("the machine has no disk with the serial {}", disk.serial);
-        Failure::new(Kind::DiskMissing, message)
-    })?;
+    let device = ports::wait_for(|| find(&disk.serial)).ok_or_else(|| missing(&disk.serial))?;
     let place = mount_point(&disk.serial);
     files::make_directory(&place, 0o755).trying(Kind::MountFailed, format_args!("make {place}"))?;
     let read_only = if disk.read_only { MountFlags::RDONLY } else { MountFlags::empty() };

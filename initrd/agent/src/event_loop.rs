@@ -1,5 +1,6 @@
 //! The agent as a whole: the loop that turns readiness into steps of the pod.
 
+use crate::additions::Addition;
 use crate::control::Control;
 use crate::failure::{Failure, Kind, Outcome};
 use crate::log_port::{END, LogPort};
@@ -33,6 +34,7 @@ pub struct Agent {
     pub(crate) pod: Option<Pod>,
     pub(crate) ending: Option<Ending>,
     pub(crate) ssh: Option<Ssh>,
+    pub(crate) additions: Vec<Addition>,
     /// Apps with more to do right away.
     busy: Vec<u32>,
 }
@@ -50,6 +52,7 @@ impl Agent {
             pod: None,
             ending: None,
             ssh: None,
+            additions: Vec::new(),
             busy: Vec::new(),
         })
     }
@@ -100,6 +103,7 @@ impl Agent {
             if tokens.contains(&Token::Ssh) {
                 self.work_on_ssh()?;
             }
+            self.work_on_additions()?;
             if woken_by_time {
                 self.work_on_all_apps()?;
             }
@@ -139,7 +143,8 @@ impl Agent {
         if !self.busy.is_empty() {
             return Some(0);
         }
-        let deadline_ns = self.pod.as_ref().and_then(Pod::deadline_ns)?;
+        let of_pod = self.pod.as_ref().and_then(Pod::deadline_ns);
+        let deadline_ns = of_pod.into_iter().chain(self.next_look_ns()).min()?;
         Some(deadline_ns.saturating_sub(sys::clock_ns(Clock::Boot)))
     }
 

@@ -11,6 +11,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod additions;
 pub mod app;
 pub mod base64;
 pub mod beneath;

@@ -123,6 +123,11 @@ impl Pod {
         }
     }
 
+    /// Whether an app on that disk can be added without waiting for it.
+    pub fn has_disk(&self, serial: &str) -> bool {
+        self.disks.iter().any(|mounted| mounted == serial) || disks::is_there(serial)
+    }
+
     /// Prepares one more app and gives its number.
     pub fn add(&mut self, spec: AppSpec, poll: &Poll) -> Outcome<u32> {
         if self.phase != Phase::Up {

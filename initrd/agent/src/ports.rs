@@ -21,7 +21,8 @@ const CLASS: &str = "/sys/class/virtio-ports";
 /// The driver announces ports from a work queue, so they appear some milliseconds after boot.
 const FIRST_PAUSE_NS: i64 = 500_000;
 const LAST_PAUSE_NS: i64 = 20_000_000;
-const WAIT_NS: i64 = 5_000_000_000;
+/// How long something that the host promised may take to appear.
+pub const WAIT_NS: i64 = 5_000_000_000;
 
 fn find(name: &str) -> Option<String> {
     files::names_in(CLASS).ok()?.into_iter().find(|device| {

@@ -173,6 +173,10 @@ impl Agent {
                 let name = spec.name.clone();
                 validate::app(&spec).map_err(of_app(&name))?;
                 let (pod, hands) = self.pod_and_hands()?;
+                if !pod.has_disk(&spec.disk) {
+                    self.add_later(spec, id.clone());
+                    return Ok(Answer::Later);
+                }
                 pod.add(spec, hands.poll).map_err(of_app(&name))?;
                 done()
             }
