@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import msgspec
 
@@ -15,8 +15,12 @@ from kvmrkt.pods.shown_manifest import ShownManifest, ShownVolume, read_shown_ma
 from kvmrkt.pods.states import ENDED, PodState
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from kvmrkt.pods.directory import PodDirectory
     from kvmrkt.pods.shown_manifest import ShownApp
+
+_T = TypeVar("_T")
 
 _WITH_NETWORKS = ENDED | {PodState.RUNNING}
 _BEFORE_RUN = frozenset(
@@ -85,21 +89,40 @@ class PodStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PodFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """All that is known of a pod, for the tables; `status` is the part that JSON shows."""
+    """All that is known of a pod; `status` is the part that JSON shows."""
 
     status: PodStatus
-    image_names: dict[str, str]
     created_ns: int | None
     started_ns: int | None
     pid: int | None
 
 
+class PodLine(NamedTuple):
+    """What the table of `list` says about a pod: no more, a thousand of them are read."""
+
+    uuid: str
+    state: PodState
+    apps: tuple[ShownApp, ...]
+    networks: tuple[NetInfo, ...]
+    created_ns: int | None
+    started_ns: int | None
+
+
 def read_pod(pod: PodDirectory) -> PodFacts:
     """Read a pod that others may be moving; raises PodError if it is damaged or gone."""
+    return _read_in_place(pod, _read)
+
+
+def read_line(pod: PodDirectory) -> PodLine:
+    """The same, for the table."""
+    return _read_in_place(pod, _read_line)
+
+
+def _read_in_place(pod: PodDirectory, read: Callable[[int, str, PodState], _T]) -> _T:
     for _ in range(_READ_ATTEMPTS):
         fd, state = pod.open()
         try:
-            facts = _read(fd, pod.uuid, state)
+            facts = read(fd, pod.uuid, state)
         finally:
             os.close(fd)
         if pod.is_there():
@@ -107,9 +130,24 @@ def read_pod(pod: PodDirectory) -> PodFacts:
     raise PodError(f'cannot read pod "{pod.uuid}": it keeps moving')
 
 
-def _read(folder: int, uuid: str, state: PodState) -> PodFacts:
+def _read_line(folder: int, uuid: str, state: PodState) -> PodLine:
+    return PodLine(
+        uuid,
+        state,
+        _manifest(folder).apps,
+        _networks(folder, uuid) if state in _WITH_NETWORKS else (),
+        time_ns_at(folder, "pod-created"),
+        time_ns_at(folder, "pid") if state not in _BEFORE_RUN else None,
+    )
+
+
+def _manifest(folder: int) -> ShownManifest:
     text = read_at(folder, "pod")
-    manifest = _NO_MANIFEST if text is None else read_shown_manifest(text)
+    return _NO_MANIFEST if text is None else read_shown_manifest(text)
+
+
+def _read(folder: int, uuid: str, state: PodState) -> PodFacts:
+    manifest = _manifest(folder)
     created_ns = time_ns_at(folder, "pod-created")
     has_run = state not in _BEFORE_RUN  # `pid` is written a moment before
     started_ns = time_ns_at(folder, "pid") if has_run else None
@@ -130,7 +168,6 @@ def _read(folder: int, uuid: str, state: PodState) -> PodFacts:
     )
     return PodFacts(
         status=status,
-        image_names={app.name: str(app.image) for app in manifest.apps},
         created_ns=created_ns,
         started_ns=started_ns,
         pid=pid,

@@ -13,7 +13,7 @@ from kvmrkt.pods import status
 from kvmrkt.pods.directory import PodDirectory
 from kvmrkt.pods.records import AppRecord
 from kvmrkt.pods.states import Section
-from kvmrkt.pods.status import NetInfo, read_pod
+from kvmrkt.pods.status import NetInfo, read_line, read_pod
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -130,7 +130,7 @@ def test_an_app_that_ended_in_a_pod_that_runs(data: DataDir) -> None:
 def test_the_image_name_has_the_version(data: DataDir) -> None:
     pod = fabricate(data, Section.RUN)
     pod.write_pod_manifest(manifest("a"))
-    assert read_pod(pod).image_names == {"a": "example.com/a:v1"}
+    assert [str(app.image) for app in read_line(pod).apps] == ["example.com/a:v1"]
 
 
 def test_networks_in_the_table() -> None:
