@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from kvmrkt.cli.command import note
+from kvmrkt.cli.command import global_options, note
 from kvmrkt.cli.flags import path
 from kvmrkt.cli.pod_flags import POD_FLAGS, PodCommand, pod_request, prepare_options
 from kvmrkt.cli.run_flags import RUN_FLAGS, check_run_flags, run_options
 from kvmrkt.errors import UsageError
 from kvmrkt.trace import Trace
-
-if TYPE_CHECKING:
-    from kvmrkt.config import GlobalOptions
 
 
 @click.command(
@@ -35,17 +32,16 @@ def command(ctx: click.Context, /, **flags: Any) -> int:
     check_run_flags(flags, request.ports)
     if flags["interactive"] and request.app_count > 1:
         raise UsageError("interactive option only supports one image")
-    host: GlobalOptions = ctx.obj
     trace.end("python")
 
-    from kvmrkt.host import Setting, run_pod
+    from kvmrkt.api import Host
 
-    status = run_pod(
+    status = Host.with_options(global_options(ctx), note).run_here(
         request,
         prepare_options(flags),
         run_options(flags),
-        Setting(host, trace, note),
         uuid_file=flags["uuid_file_save"],
+        trace=trace,
     )
     if flags["trace"] is not None:
         trace.end("end")
