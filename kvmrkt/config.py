@@ -16,7 +16,7 @@ _GROUPS = {
 
 
 class InsecureOptions(NamedTuple):
-    """What `--insecure-options` switches off (rkt's words)."""
+    """What `--insecure-options` switches off (rkt's words, and `jail`)."""
 
     image: bool = False
     tls: bool = False
@@ -26,6 +26,8 @@ class InsecureOptions(NamedTuple):
     capabilities: bool = False
     paths: bool = False
     seccomp: bool = False
+    jail: bool = False
+    """Ours: QEMU is not jailed, on hosts that have no right to build a jail."""
 
 
 def parse_insecure_options(text: str) -> InsecureOptions:

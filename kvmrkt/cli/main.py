@@ -66,7 +66,7 @@ GLOBAL_FLAGS = [
     value(
         "--insecure-options",
         "What to be lax about: a comma list of image, tls, http, pubkey, capabilities, paths, "
-        "seccomp, ondisk, all-fetch, all-run, all.",
+        "seccomp, jail, ondisk, all-fetch, all-run, all.",
         default="none",
         show_default=True,
     ),

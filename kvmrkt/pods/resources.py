@@ -192,6 +192,15 @@ def _release_chain(pod: PodDirectory, resource: Resource) -> None:
     delete(pod, resource.name)
 
 
+def _release_cgroup(pod: PodDirectory, resource: Resource) -> None:
+    from kvmrkt.stage1.kvm.jail.cgroups import PARENT, remove_group
+
+    path = Path(resource.name)
+    if path.parts[-2:] != (PARENT, pod.uuid):
+        raise HostError(f"{path} is not a control group of the pod's")
+    remove_group(path)
+
+
 _RELEASE: dict[str, Callable[[PodDirectory, Resource], None]] = {
     "process": _release_process,
     "run-dir": _release_run_dir,
@@ -202,4 +211,5 @@ _RELEASE: dict[str, Callable[[PodDirectory, Resource], None]] = {
     "link": _release_network,
     "bridge": _release_network,
     "rules": _release_network,
+    "cgroup": _release_cgroup,
 }

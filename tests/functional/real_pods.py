@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -79,7 +80,10 @@ def lines_of(done: subprocess.CompletedProcess[str], app: str) -> list[str]:
 
 
 def processes_naming(text: str) -> list[str]:
-    """The command lines of living processes that hold the text: QEMU and virtiofsd name paths."""
+    """The command lines of living processes with the text in them, or in an open file's path.
+
+    virtiofsd names paths, and a jailed QEMU its pod; its disks are open files.
+    """
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
@@ -88,6 +92,15 @@ def processes_naming(text: str) -> list[str]:
             command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if text in command:
+        if text in command or any(text in path for path in _open_files(entry)):
             found.append(command)
     return found
+
+
+def _open_files(process: Path) -> list[str]:
+    paths = []
+    with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+        for file in (process / "fd").iterdir():
+            with suppress(FileNotFoundError, PermissionError):
+                paths.append(os.readlink(file))
+    return paths

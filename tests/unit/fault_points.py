@@ -14,6 +14,7 @@ OF_THE_MACHINE = (
     "virtiofsd-started",
     "virtiofsd-recorded",
     "scratch-made",
+    "cgroup-made",
     "qemu-started",
     "qemu-recorded",
     "guest-heard",

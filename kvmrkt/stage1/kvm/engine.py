@@ -20,6 +20,7 @@ from kvmrkt.pods.resources import Resources
 from kvmrkt.stage1.kvm import share
 from kvmrkt.stage1.kvm.accel import HELLO_SECONDS, choose_accelerator, remember_bad
 from kvmrkt.stage1.kvm.boot import Boot, boot_files, boot_of
+from kvmrkt.stage1.kvm.jail.cell import furnish, limit
 from kvmrkt.stage1.kvm.machine import (
     Accelerator,
     DiskImage,
@@ -68,6 +69,7 @@ class KvmPod(msgspec.Struct, frozen=True, kw_only=True):
     accelerator: str = "auto"
     hello_seconds: float | None = None
     sizing: Sizing = Sizing()
+    jailed: bool = True
     tty_fd: int | None = None
     network: NetworkPlan | None = None
     network_dns: bool = True
@@ -136,6 +138,7 @@ class KvmEngine:
             accelerator=options.accelerator or settings.accelerator or "auto",
             hello_seconds=options.boot_timeout_seconds or settings.boot_timeout_seconds,
             sizing=Sizing.of(settings),
+            jailed=not pod.insecure.jail,
             tty_fd=options.tty_fd,
             network=_network(pod),
             network_dns=options.network_dns,
@@ -249,7 +252,11 @@ def _run_machine(
         served, setup = _serve_folders(pod, resources, wires, logs, stack)
         machine = _machine(pod, accelerator, wires, scratch, served, attachment)
         qemu = find_qemu(accelerator, lean=served is None)
-        vmm = Vmm.start(qemu, machine, wires, logs / "qemu", setup=setup)
+        cell = None
+        if pod.jailed:
+            cell = furnish(machine, qemu, pod.spec.uuid, stack)
+            cell = limit(cell, pod.spec.uuid, resources, warn)
+        vmm = Vmm.start(qemu, machine, wires, logs / "qemu", setup=setup, cell=cell)
         stack.callback(vmm.kill)
         reach("qemu-started")
         resources.record_process(vmm.process.pid, "qemu")

@@ -21,6 +21,7 @@ from kvmrkt.stage1.kvm.agent import Agent
 from kvmrkt.stage1.kvm.boot import boot_of
 from kvmrkt.stage1.kvm.console import Console
 from kvmrkt.stage1.kvm.downfall import why_down
+from kvmrkt.stage1.kvm.jail.cell import furnish
 from kvmrkt.stage1.kvm.machine import DiskImage, Machine
 from kvmrkt.stage1.kvm.monitor import MachineStoppedError, Monitor
 from kvmrkt.stage1.kvm.podspec import Disk, ExportSpec
@@ -83,7 +84,10 @@ def _boot(
         words = os.memfd_create("qemu", os.MFD_CLOEXEC)
         stack.callback(os.close, words)
         said = Path(f"/proc/{os.getpid()}/fd/{words}")
-        vmm = Vmm.start(find_qemu(accelerator, lean=True), machine, wires, said)
+        qemu = find_qemu(accelerator, lean=True)
+        jailed = not app.host.insecure.jail
+        cell = furnish(machine, qemu, app.directory.uuid, stack) if jailed else None
+        vmm = Vmm.start(qemu, machine, wires, said, cell=cell)
         stack.callback(vmm.kill)
         reach("export-started")
         runner = stack.enter_context(asyncio.Runner())

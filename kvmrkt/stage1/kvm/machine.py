@@ -27,6 +27,8 @@ class DiskImage(msgspec.Struct, frozen=True):
     serial: str
     path: Path
     read_only: bool
+    fd: int | None = None
+    """Inherited, open: then QEMU does not look for the path."""
 
 
 class Port(msgspec.Struct, frozen=True):
@@ -182,6 +184,9 @@ def _memory_option(machine: Machine) -> tuple[str, ...]:
 
 def _disk_options(layout: DiskLayout) -> list[str]:
     argv: list[str] = []
+    for disk in (*layout.slots, *layout.luns):
+        if disk.fd is not None:
+            argv += ["-add-fd", f"fd={disk.fd},set={disk.fd}"]
     for disk in layout.slots:
         argv += ["-blockdev", _blockdev(disk)]
         argv += ["-device", f"virtio-blk-device,drive={disk.serial},serial={disk.serial}"]
@@ -205,8 +210,13 @@ def _blockdev(disk: DiskImage) -> str:
     return (
         f"driver=raw,node-name={disk.serial},read-only={read_only},discard=unmap,"
         f"{flush}"
-        f"file.driver=file,file.locking={locking},file.filename={_escaped(disk.path)}"
+        f"file.driver=file,file.locking={locking},file.filename={_file_name(disk)}"
     )
+
+
+def _file_name(disk: DiskImage) -> str:
+    """Its path, or the name of the set that `-add-fd` made of its descriptor."""
+    return _escaped(disk.path) if disk.fd is None else f"/dev/fdset/{disk.fd}"
 
 
 def _share_options(machine: Machine) -> list[str]:

@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import msgspec
 
@@ -17,6 +17,9 @@ from kvmrkt.errors import VmmError, describe
 from kvmrkt.process import find_program, spawn
 from kvmrkt.stage1.kvm.machine import Accelerator, Machine, Port, qemu_argv
 from kvmrkt.stage1.kvm.ports import CONTROL_PORT, LOG_PORT, SSH_PORT
+
+if TYPE_CHECKING:
+    from kvmrkt.stage1.kvm.jail.cell import Cell
 
 _STDERR_LIMIT_BYTES = 4096
 _KILL_SECONDS = 10
@@ -92,13 +95,19 @@ class Vmm:
     @classmethod
     def start(
         cls, qemu: Path, machine: Machine, wires: Wires, said: Path, *,
-        setup: Callable[[], None] | None = None,
+        setup: Callable[[], None] | None = None, cell: Cell | None = None,
     ) -> Vmm:  # fmt: skip
-        """Start QEMU with QEMU's ends of the wires; it dies when this process does."""
+        """Start QEMU with QEMU's ends of the wires; it dies when this process does.
+
+        With a cell it is jailed there, and the machine is the cell's. `setup` runs before exec.
+        """
         inherited = [end.fileno() for end in wires.theirs.values()]
         inherited += [card.fd for card in machine.cards]
         with said.open("ab") as log:
-            process = _spawn(qemu_argv(qemu, machine), inherited, log, setup)
+            if cell is None:
+                process = _spawn(qemu_argv(qemu, machine), inherited, log, setup)
+            else:
+                process = _spawn_jailed(qemu_argv(qemu, cell.machine), inherited, log, setup, cell)
         wires.close_theirs()
         return cls(process, said)
 
@@ -125,6 +134,27 @@ class Vmm:
         with self._said.open("rb") as file:
             file.seek(max(0, self._said.stat().st_size - _STDERR_LIMIT_BYTES))
             return file.read().decode(errors="replace").strip()
+
+
+def _spawn_jailed(
+    argv: list[str],
+    inherited: list[int],
+    log: IO[bytes],
+    setup: Callable[[], None] | None,
+    cell: Cell,
+) -> subprocess.Popen[bytes]:
+    from kvmrkt.stage1.kvm.jail.enter import spawn_jailed
+
+    try:
+        return spawn_jailed(
+            argv, cell.jail, cell.groups, pass_fds=(*inherited, *cell.disks), log=log, before=setup
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise VmmError(
+            f"cannot jail {argv[0]}: {describe(error)}",
+            hint="a jail needs root with the right to mount; without it, where nothing else on "
+            "the host is worth protecting, use --insecure-options=jail",
+        ) from error
 
 
 def _spawn(

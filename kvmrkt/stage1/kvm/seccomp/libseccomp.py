@@ -63,13 +63,12 @@ def compile_policy(policy: Policy) -> bytes:
 
 
 def _answers(call: Call, blocked: int, *, remove: bool) -> list[tuple[int, _Compare | None]]:
-    if remove:
-        return [(blocked, None)]
+    answer = blocked if remove else _ALLOW
     if call.errno is not None:
         return [(_ERRNO | call.errno, None)]
     if call.mask is not None:
-        return [(_ALLOW, _Compare(0, _MASKED_EQUAL, call.mask, value)) for value in call.values]
-    return [(_ALLOW, _Compare(0, _EQUAL, value, 0)) for value in call.values] or [(_ALLOW, None)]
+        return [(answer, _Compare(0, _MASKED_EQUAL, call.mask, value)) for value in call.values]
+    return [(answer, _Compare(0, _EQUAL, value, 0)) for value in call.values] or [(answer, None)]
 
 
 def _block_old(compiler: _Compiler, policy: Policy, blocked: int) -> None:

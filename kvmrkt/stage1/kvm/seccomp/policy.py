@@ -48,6 +48,8 @@ def policy_for(asked: SeccompSet | None) -> Policy | None:
             calls += _group(group)
     if asked.mode == "retain":
         calls += read_set(ALWAYS)
+    else:
+        calls = [Call(call.name) for call in calls]  # a rule says what of a call is allowed
     return Policy(asked.mode, _once(calls), names, asked.errno)
 
 

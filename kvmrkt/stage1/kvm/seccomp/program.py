@@ -30,11 +30,12 @@ def filter_for(app: App) -> str | None:
     policy = policy_for(asked)
     if policy is None:
         return None
-    return _compiled(policy) if asked is not None else _default(policy)
+    return _compiled(policy) if asked is not None else compiled_once(policy, "default")
 
 
-def _default(policy: Policy) -> str:
-    path = paths.RUNTIME / "seccomp-default.json"
+def compiled_once(policy: Policy, name: str) -> str:
+    """A filter that many processes have, in base64: kept, under its name, until the next boot."""
+    path = paths.RUNTIME / f"seccomp-{name}.json"
     key = msgspec.json.encode(policy).decode()
     kept = runcache.read(path, _Kept)
     if kept is None or kept.policy != key:

@@ -24,15 +24,15 @@ FILES = {
 
 
 class Call(NamedTuple):
-    """A system call of a set, and what a filter that retains the set does with it."""
+    """A system call of a set, and what of it a filter retains or removes."""
 
     name: str
     values: tuple[int, ...] = ()
-    """What the first argument may be; any when empty."""
+    """The values of the first argument that are meant; all when empty."""
     mask: int | None = None
     """The bits of the first argument that are compared; None for all."""
     errno: int | None = None
-    """Answered with this error instead of allowed."""
+    """Answered with this error in either case."""
 
 
 def read_set(name: str) -> tuple[Call, ...]:
