@@ -227,9 +227,9 @@ class Guest:
         """Listen until there is a value; the deadline is a backstop against hangs."""
         deadline = time.monotonic() + DEADLINE_SECONDS
         while (value := until()) is None:
-            assert self._open.get_map(), f"the guest is gone: {self._console()}"
+            assert self._open.get_map(), f"the guest is gone: {self.console()}"
             ready = self._open.select(timeout=max(0.0, deadline - time.monotonic()))
-            assert ready, f"the guest said nothing more: {self._console()}"
+            assert ready, f"the guest said nothing more: {self.console()}"
             # control first: what was logged before a message can be read once the message can
             for name in (CONTROL_PORT, LOG_PORT, CONSOLE):
                 self._read(name)
@@ -269,7 +269,8 @@ class Guest:
         else:
             self.events.append(msgspec.convert(message["params"], EVENTS[message["method"]]))
 
-    def _console(self) -> str:
+    def console(self) -> str:
+        """The last of what the kernel said, and QEMU's own words."""
         return self._buffers[CONSOLE][-4096:].decode(errors="replace") + self.vmm.last_words()
 
     def close(self) -> None:

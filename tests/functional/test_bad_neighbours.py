@@ -65,12 +65,14 @@ def test_an_app_that_fills_memory_is_killed_alone_and_it_is_told_why(inside: Gue
     inside.start(good)
     ran = inside.run(bad)
     assert (ran.exit.signal, ran.exit.oom_kills) == (9, 1)
+    assert "Memory cgroup out of memory" in inside.console()  # and not the whole machine
     assert is_alive(inside, good)
 
 
 def test_an_app_that_forks_without_end_leaves_processes_to_others(inside: Guest) -> None:
     bad, good = bad_and_good("fork")
-    limit = bad.limits.processes or 0
+    limit = bad.limits.processes
+    assert limit
     inside.start(good)
     inside.start(bad)
     while processes_of(inside, bad.name) < limit:
