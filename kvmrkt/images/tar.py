@@ -136,8 +136,8 @@ def walk(source: Source, limits: Limits) -> Iterator[Entry]:
         entry = _entry(header, extension, header_at, source.position, limits)
         if entry.size_bytes > limits.expanded_bytes:
             raise ArchiveError(
-                f"entry {entry.shown} has {entry.size_bytes} bytes;"
-                f" all of an archive may have {limits.expanded_bytes}"
+                f"the archive is larger than {limits.expanded_bytes} bytes, unpacked:"
+                f" entry {entry.shown} alone has {entry.size_bytes}"
             )
         yield entry
         rest = entry.size_bytes + -entry.size_bytes % BLOCK_BYTES

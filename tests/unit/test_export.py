@@ -206,7 +206,7 @@ def test_a_file_larger_than_any_image_is_refused_at_its_header(exports: Exports)
     limits = {"rktKind": "images", "rktVersion": "v1", "maxExpandedBytes": 1 << 30}
     (config / "limits.json").write_text(json.dumps(limits))
     done = exports()
-    assert "entry 'rootfs/a' has 8589934591 bytes; all of an archive may have" in done.errors
+    assert "entry 'rootfs/a' alone has 8589934591" in done.errors
     assert exports.left() == []
 
 
