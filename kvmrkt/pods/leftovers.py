@@ -55,10 +55,13 @@ def remove_tree(path: Path) -> None:
 
     Never deletes through a mount: a volume of the host may be bound there.
     """
-    import shutil  # only when there is something to remove
-
     unmount_below(path)
     reach("tree-unmounted")
+    if _remove_flat(path):
+        reach("tree-removed")
+        return
+    import shutil  # three milliseconds that the end of a run can do without
+
     try:
         shutil.rmtree(path)
         reach("tree-removed")
@@ -67,6 +70,20 @@ def remove_tree(path: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
     except OSError as error:
         raise HostError(f"cannot delete {path}: {describe(error)}") from error
+
+
+def _remove_flat(path: Path) -> bool:
+    """Delete a folder that holds nothing but files, as a pod's below /run, and say whether."""
+    try:
+        with os.scandir(path) as entries:
+            if any(entry.is_dir(follow_symlinks=False) for entry in entries):
+                return False
+        for file in path.iterdir():
+            file.unlink()
+        path.rmdir()
+    except OSError:
+        return False  # whatever it is, the thorough way meets it again
+    return True
 
 
 def unmount_below(path: Path) -> None:

@@ -266,3 +266,19 @@ def test_remove_keeps_what_it_cannot_release(data: DataDir) -> None:
 
 def test_deleting_a_tree_that_another_deletes(tmp_path: Path) -> None:
     leftovers.remove_tree(tmp_path / "gone")
+
+
+def test_deleting_follows_no_link_and_leaves_nothing(tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / "file").touch()
+    for folders in ((), ("deep/deeper",)):
+        tree = tmp_path / "tree"
+        tree.mkdir()
+        (tree / "file").touch()
+        (tree / "link").symlink_to(kept)
+        for folder in folders:
+            (tree / folder).mkdir(parents=True)
+        leftovers.remove_tree(tree)
+        assert not tree.exists()
+    assert (kept / "file").exists()
