@@ -6,9 +6,10 @@ import os
 import socket
 from typing import TYPE_CHECKING, NamedTuple
 
-from kvmrkt.errors import HostError, PodError, UsageError
+from kvmrkt.errors import PodError, UsageError
 
 if TYPE_CHECKING:
+    from kvmrkt.appc.image_manifest import Port
     from kvmrkt.appc.pod_manifest import PodManifest
 
 FIRST_FD = 3
@@ -45,35 +46,50 @@ def passed_sockets() -> tuple[PassedSocket, ...]:
     )
 
 
-def check_activation(manifest: PodManifest) -> None:
-    """Raise, before a pod is made, what speaks against the sockets it was passed.
+class ActivatedPort(NamedTuple):
+    """A port of an app whose connections come by a passed socket."""
 
-    PodError for one that no port of the pod is for; HostError for one that cannot reach it.
+    fd: int
+    protocol: str
+    host_port: int
+    port: int
+    """The app's."""
+
+
+def activated_ports(manifest: PodManifest, *, networked: bool) -> tuple[ActivatedPort, ...]:
+    """The port that each passed socket is for.
+
+    Raises, before a pod is made, PodError for a socket that no port of the pod is for, and for a
+    pod without the network by which connections reach it.
     """
     if "LISTEN_FDS" not in os.environ:
-        return
+        return ()
+    found = []
     for passed in passed_sockets():
-        name = _port_for(manifest, passed)
-        if name is None:
+        port = _port_for(manifest, passed)
+        if port is None or passed.protocol is None:
             raise PodError(
                 f"no port of the pod is for the {passed}, which was passed to it (LISTEN_FDS)",
                 hint="the image must declare the port as socketActivated, and --port=NAME:PORT"
                 " connect it with the one the socket listens on",
             )
-        raise HostError(
-            f'cannot activate port "{name}" by the {passed}: connections reach a pod over a network'
-            ", and this version of kvmrkt has none",
-            hint="start the pod without its .socket unit",
-        )
+        if not networked:
+            raise PodError(
+                f'cannot activate port "{port.name}" by the {passed}: connections reach a pod over'
+                " a network, and this pod has none",
+                hint="give it one, like --net=default",
+            )
+        found.append(ActivatedPort(passed.fd, passed.protocol, passed.port, port.port))
+    return tuple(found)
 
 
-def _port_for(manifest: PodManifest, passed: PassedSocket) -> str | None:
+def _port_for(manifest: PodManifest, passed: PassedSocket) -> Port | None:
     exposed = {port.name for port in manifest.ports if port.host_port == passed.port}
     for app in manifest.apps:
         for port in app.app.ports if app.app is not None else ():
             fits = port.socket_activated and port.protocol == passed.protocol
             if fits and port.name in exposed:
-                return port.name
+                return port
     return None
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from kvmrkt.activation import check_activation
+from kvmrkt.activation import activated_ports
 from kvmrkt.errors import (
     EXIT_FAILURE,
     AppStartError,
@@ -21,6 +21,7 @@ from kvmrkt.errors import (
 )
 from kvmrkt.faults import reach
 from kvmrkt.images.locks import locked
+from kvmrkt.net.choice import needs_links
 from kvmrkt.pods.directory import PodDirectory
 from kvmrkt.pods.host_volumes import check_sources
 from kvmrkt.pods.leftovers import remove_tree
@@ -71,7 +72,6 @@ def run_pod(
         with _discarding(pod), _stoppable():
             run = _plan(pod, parts, options, setting.host)
             check_sources(parts.manifest)
-            check_activation(parts.manifest)
             if uuid_file is not None:
                 save_uuid(uuid_file, pod.uuid)
             fill(pod, parts)
@@ -129,7 +129,6 @@ def run_prepared_pod(
                 raise UsageError("interactive option only supports pods with one app")
             run = _plan(pod, parts, options, setting.host)
             check_sources(parts.manifest)
-            check_activation(parts.manifest)
             _enter(pod, options, setting.host)
     except BaseException:
         pod.unlock()
@@ -163,6 +162,7 @@ def _plan(pod: PodDirectory, parts: PodParts, options: RunOptions, host: GlobalO
             trees=parts.trees,
             stage1=parts.stage1,
             options=options,
+            activated=activated_ports(parts.manifest, networked=needs_links(options.networks)),
             insecure=host.insecure,
             host=host,
         )

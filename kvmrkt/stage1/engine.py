@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
     from pathlib import Path
 
+    from kvmrkt.activation import ActivatedPort
     from kvmrkt.appc.image_manifest import ImageManifest
     from kvmrkt.appc.pod_manifest import PodManifest
     from kvmrkt.pods.directory import PodDirectory
@@ -62,6 +63,8 @@ class EnginePod(msgspec.Struct, frozen=True, kw_only=True):
     """The rendered root filesystem of each image, by image ID."""
     stage1: Stage1Image
     options: RunOptions
+    activated: tuple[ActivatedPort, ...] = ()
+    """Ports whose connections come by sockets that this process was passed."""
     insecure: InsecureOptions = InsecureOptions()
     host: GlobalOptions = GlobalOptions()
     """Where an engine finds its configuration."""

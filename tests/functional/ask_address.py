@@ -1,4 +1,4 @@
-"""What the service at ADDRESS PORT answers by tcp or udp: how it sees us, or that it does not."""
+"""What the service at ADDRESS PORT answers by KIND within SECONDS: how it sees us, or an error."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ _PATIENCE_SECONDS = 5.0
 
 def main() -> None:
     address, port, kind = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+    patience_seconds = float(sys.argv[4]) if len(sys.argv) > 4 else _PATIENCE_SECONDS
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(
         family, socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM
     ) as asking:
-        asking.settimeout(_PATIENCE_SECONDS)
+        asking.settimeout(patience_seconds)
         try:
             asking.connect((address, port))
             if kind == "udp":

@@ -19,8 +19,8 @@ PORTS = [
 SERVE = "exec /bin/serve 8080 5353 9000 9001 9002"
 
 
-def serving_image(folder: Path) -> Path:
-    """Make the image in the folder."""
+def serving_image(folder: Path, **declared: object) -> Path:
+    """Make the image in the folder; `declared` is said of each port beside the rest."""
     program = folder / "serve"
     subprocess.run(["gcc", "-static", "-O1", "-o", program, SOURCE], check=True)
     image = folder / "serving.aci"
@@ -31,7 +31,7 @@ def serving_image(folder: Path) -> Path:
                 assert content is not None
                 manifest = json.load(content)
                 manifest["name"] = "kvmrkt.io/serving"
-                manifest["app"]["ports"] = PORTS
+                manifest["app"]["ports"] = [{**port, **declared} for port in PORTS]
                 text = json.dumps(manifest).encode()
                 member.size = len(text)
                 content = BytesIO(text)

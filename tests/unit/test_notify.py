@@ -11,9 +11,9 @@ from guest_double import HELLO, GuestDouble, a_pod, supervise
 from pods_on_disk import manifest
 
 from kvmrkt import activation
-from kvmrkt.activation import PassedSocket, check_activation, passed_sockets
+from kvmrkt.activation import PassedSocket, activated_ports, passed_sockets
 from kvmrkt.appc.pod_manifest import parse_pod_manifest
-from kvmrkt.errors import HostError, PodError, UsageError
+from kvmrkt.errors import PodError, UsageError
 from kvmrkt.notify import notify
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def test_sockets_of_another_process_are_none_of_ours(
 ) -> None:
     monkeypatch.setenv("LISTEN_PID", "1")
     assert passed_sockets() == ()
-    check_activation(pod(80))
+    activated_ports(pod(80), networked=True)
 
 
 @pytest.mark.parametrize("number", ["x", "-1", "99999", "", "²"])
@@ -123,7 +123,7 @@ def test_a_senseless_number_of_sockets_is_refused(
 ) -> None:
     monkeypatch.setenv("LISTEN_FDS", number)
     with pytest.raises(UsageError, match="LISTEN_FDS"):
-        check_activation(pod(80))
+        activated_ports(pod(80), networked=True)
 
 
 def test_a_descriptor_that_is_no_socket_is_refused(
@@ -145,9 +145,11 @@ def test_a_socket_needs_a_port_that_is_socket_activated_and_connected_with_it(
     ]  # fmt: skip
     for manifest_ in wrong:
         with pytest.raises(PodError, match=f"no port of the pod is for the tcp port {port}"):
-            check_activation(manifest_)
-    with pytest.raises(HostError, match='cannot activate port "http" .* has none'):
-        check_activation(pod(port, socketActivated=True))
+            activated_ports(manifest_, networked=True)
+    right = pod(port, socketActivated=True)
+    assert activated_ports(right, networked=True) == ((passed.fileno(), "tcp", port, 80),)
+    with pytest.raises(PodError, match='cannot activate port "http" .* this pod has none'):
+        activated_ports(right, networked=False)
 
 
 def test_a_unix_socket_is_for_no_port(
@@ -157,4 +159,4 @@ def test_a_unix_socket_is_for_no_port(
         other.bind(f"{tmp_path}/socket")
         monkeypatch.setattr(activation, "FIRST_FD", other.fileno())
         with pytest.raises(PodError, match='for the socket "web.socket"'):
-            check_activation(pod(80, socketActivated=True))
+            activated_ports(pod(80, socketActivated=True), networked=True)

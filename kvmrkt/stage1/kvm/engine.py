@@ -46,6 +46,7 @@ from kvmrkt.stage1.kvm.vmm import (
 )
 
 if TYPE_CHECKING:
+    from kvmrkt.activation import ActivatedPort
     from kvmrkt.appc.image_manifest import ImageManifest
     from kvmrkt.config import GlobalOptions
     from kvmrkt.configuration import KvmSettings
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from kvmrkt.net.plan import NetworkPlan
     from kvmrkt.pods.directory import PodDirectory
     from kvmrkt.stage1.engine import AppExport, EnginePod, RunOptions
+    from kvmrkt.stage1.kvm.activated import Activation
     from kvmrkt.stage1.kvm.agent import AppExited, AppStarted
     from kvmrkt.trace import Trace
 
@@ -73,6 +75,7 @@ class KvmPod(msgspec.Struct, frozen=True, kw_only=True):
     tty_fd: int | None = None
     network: NetworkPlan | None = None
     network_dns: bool = True
+    activated: tuple[ActivatedPort, ...] = ()
 
     def run(self, trace: Trace, warn: Callable[[str], None]) -> int:
         """Boot the pod, follow it to its end, and return its exit status.
@@ -142,6 +145,7 @@ class KvmEngine:
             tty_fd=options.tty_fd,
             network=_network(pod),
             network_dns=options.network_dns,
+            activated=pod.activated,
         )
 
     def export(self, app: AppExport, warn: Callable[[str], None]) -> Generator[bytes, None, None]:
@@ -169,7 +173,9 @@ def _network(pod: EnginePod) -> NetworkPlan | None:
     from kvmrkt.pods.ports import forwards
 
     folders = pod.host.system_config, pod.host.local_config
-    return plan_networks(folders, pod.options.networks, forwards(pod.manifest))
+    taken = {(port.protocol, port.host_port) for port in pod.activated}
+    led = [way for way in forwards(pod.manifest) if (way.protocol, way.host_port) not in taken]
+    return plan_networks(folders, pod.options.networks, tuple(led))
 
 
 def _join_networks(pod: KvmPod, stack: ExitStack, warn: Callable[[str], None]) -> Attachment | None:
@@ -267,7 +273,8 @@ def _run_machine(
         spec = _spec(pod.spec, served, machine.memory_bytes)
         spec = _with_network(spec, attachment, network_dns=pod.network_dns)
         records = _Records(directory, warn)
-        return _supervise(pod, spec, vmm, wires, records, accelerator, trace)
+        activations = _activations(pod, attachment)
+        return _supervise(pod, spec, vmm, wires, records, accelerator, trace, activations)
 
 
 def _supervise(
@@ -278,6 +285,7 @@ def _supervise(
     records: _Records,
     accelerator: Accelerator,
     trace: Trace,
+    activations: tuple[Activation, ...],
 ) -> int:
     # QEMU starts while these are imported
     with without_tls():
@@ -297,6 +305,7 @@ def _supervise(
             keys=pod.directory.path / "ssh",
             program=pod.boot.ssh,
         ),
+        activations=activations,
         tty_fd=pod.tty_fd,
     )
     supervisor = Supervisor(vmm, wires, plan, records, trace)
@@ -306,6 +315,15 @@ def _supervise(
         if pod.tty_fd is not None:
             stack.enter_context(raw_terminal(pod.tty_fd))
         return asyncio.run(supervisor.run())
+
+
+def _activations(pod: KvmPod, attachment: Attachment | None) -> tuple[Activation, ...]:
+    if not pod.activated or attachment is None:
+        return ()
+    from kvmrkt.stage1.kvm.activated import Activation
+
+    address = attachment.links[0].addresses[0].partition("/")[0]
+    return tuple(Activation(port, address) for port in pod.activated)
 
 
 def _spec(spec: PodSpec, served: VirtioFs | Plan9 | None, memory_bytes: int) -> PodSpec:

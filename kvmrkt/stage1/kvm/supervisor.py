@@ -48,6 +48,7 @@ from kvmrkt.stage1.kvm.streams import Sink, copy_in, copy_out, window_size
 from kvmrkt.stage1.kvm.vmm import CONSOLE, MONITOR, Vmm, Wires
 
 if TYPE_CHECKING:
+    from kvmrkt.stage1.kvm.activated import Activation
     from kvmrkt.stage1.kvm.podspec import PodSpec
     from kvmrkt.trace import Trace
 
@@ -77,6 +78,8 @@ class Supervision(msgspec.Struct, frozen=True):
     hello_seconds: float
     way: Way | None = None
     """The way in for those who enter the pod while it runs."""
+    activations: tuple[Activation, ...] = ()
+    """Sockets whose connections go to the apps once they have started."""
     tty_fd: int | None = None
     """The terminal of an interactive pod: its window's size follows."""
 
@@ -265,6 +268,7 @@ class Supervisor:
         if self._reach is not None:
             self._reach.open()
         reach("apps-started")
+        self._activate()
         notify("READY=1", "STATUS=The apps run")
         self._trace.end("agent")
         while (event := await self._agent.events.get()) is not None:
@@ -284,6 +288,13 @@ class Supervisor:
                 self._trace.end("app")
                 return
         raise await self._why_down()
+
+    def _activate(self) -> None:
+        if self._plan.activations:
+            from kvmrkt.stage1.kvm.activated import serve
+
+            for activation in self._plan.activations:
+                self._start(serve(activation))
 
     async def _hear_hello(self) -> None:
         try:
