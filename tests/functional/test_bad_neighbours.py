@@ -151,3 +151,17 @@ def test_status_tells_of_an_app_that_ran_out_of_memory(kvmrkt: Kvmrkt) -> None:
     assert status[-3:] == ["app-hog=137", "app-neighbour=0", "oom-kills-hog=1"]
     (hog, neighbour) = json.loads(kvmrkt("status", "--format=json", uuid).stdout)["apps"]
     assert (hog["oom_kills"], neighbour.get("oom_kills")) == (1, None)
+
+
+def test_a_pipe_in_the_place_of_a_file_holds_nobody_up(inside: Guest) -> None:
+    """The agent reads /etc/passwd, and the head of a program that could not be executed."""
+    spoil = (
+        "b=/bin/busybox; $b rm /etc/passwd /etc/group; $b mkfifo /etc/passwd /etc/group /handler; "
+        "$b chmod 755 /handler"
+    )
+    after = (("/bin/inside", "say", "after"), ("/handler",))
+    given = {"user": "root", "group": "root", "post_stop": after}
+    ran = inside.run(shell("pipes", spoil, **given))
+    assert ran.exit.code == 0
+    assert ran.lines[0] == "after"
+    assert 'post-stop handler "/handler" failed: cannot execute "/handler"' in (ran.lines[1] or "")

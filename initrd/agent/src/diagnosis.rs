@@ -1,11 +1,11 @@
 //! Why a program could not be executed, in words: the kernel says "No such file" also for a missing
 //! loader or interpreter.
 
-use crate::errno;
 use crate::failure::{Failure, Kind};
+use crate::{errno, files};
 use alloc::format;
 use alloc::string::{String, ToString};
-use rustix::fs::{FileType, Mode, OFlags, open, stat};
+use rustix::fs::{FileType, stat};
 use rustix::io::{self, Errno};
 
 /// What is read of a program: its headers, or its `#!` line.
@@ -58,7 +58,7 @@ fn is_foreign_elf(head: &[u8]) -> bool {
 
 fn head_of(path: &str) -> io::Result<([u8; HEAD_BYTES], usize)> {
     let mut head = [0; HEAD_BYTES];
-    let file = open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let file = files::open_regular(path)?;
     let count = io::read(file, &mut head)?;
     Ok((head, count))
 }

@@ -3,7 +3,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{CWD, Mode, OFlags, RawDir, open};
+use rustix::fs::{CWD, FileType, Mode, OFlags, RawDir, fstat, open};
 use rustix::io::{self, Errno};
 use rustix::path::Arg;
 
@@ -29,6 +29,22 @@ pub fn read_all(file: impl AsFd, limit_bytes: usize) -> io::Result<Vec<u8>> {
 /// Reads a file of at most `limit_bytes`.
 pub fn read(path: impl Arg, limit_bytes: usize) -> io::Result<Vec<u8>> {
     read_all(open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?, limit_bytes)
+}
+
+/// Reads a file that an app may have put there: only a regular one, and without waiting for anybody.
+/// A pipe in the place of `/etc/passwd` must not hold the agent up.
+pub fn read_regular(path: impl Arg, limit_bytes: usize) -> io::Result<Vec<u8>> {
+    read_all(open_regular(path)?, limit_bytes)
+}
+
+/// Opens a file to read, as [`read_regular`] does.
+pub fn open_regular(path: impl Arg) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = open(path, flags, Mode::empty())?;
+    if FileType::from_raw_mode(fstat(&file)?.st_mode) != FileType::RegularFile {
+        return Err(Errno::INVAL);
+    }
+    Ok(file)
 }
 
 /// Reads a number from a file that holds one and a newline.

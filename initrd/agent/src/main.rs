@@ -23,6 +23,7 @@ fn boot() -> Outcome<()> {
     early::mount_filesystems()?;
     early::raise_limits();
     early::hide_memory();
+    early::shorten_leases();
     let control = ports::wait_and_open(ports::CONTROL)?;
     let log = ports::wait_and_open(ports::LOG)?;
     let mut agent = Agent::new(control, log)?;

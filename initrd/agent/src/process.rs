@@ -15,7 +15,9 @@ use core::ptr::null;
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, Uid, accessat, fchown, fstat, stat};
 use rustix::io::{self, Errno};
-use rustix::process::{WaitId, WaitIdOptions, chdir, ioctl_tiocsctty, setsid, umask, waitid};
+use rustix::process::{
+    Signal, WaitId, WaitIdOptions, chdir, ioctl_tiocsctty, pidfd_send_signal, setsid, umask, waitid,
+};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
 /// What to run, and where.
@@ -79,12 +81,17 @@ fn start(launch: &Launch<'_>, purpose: Purpose<'_>) -> Outcome<Child> {
         }
         Forked::Parent(child) => {
             drop(reporter);
-            match reports.wait()? {
-                Report::Failed(failure) => {
+            let nudge = || {
+                // It may have ended meanwhile, which the pipe tells.
+                let _ = pidfd_send_signal(&child.pidfd, Signal::CONT);
+            };
+            match reports.wait_nudging(nudge) {
+                Ok(Report::Silence | Report::Ready) => Ok(child),
+                Ok(Report::Failed(failure)) | Err(failure) => {
+                    let _ = pidfd_send_signal(&child.pidfd, Signal::KILL);
                     await_end(&child);
                     Err(failure)
                 }
-                Report::Silence | Report::Ready => Ok(child),
             }
         }
     }

@@ -5,7 +5,9 @@ use crate::failure::{Failure, Kind, Outcome, While};
 use crate::files;
 use alloc::string::String;
 use alloc::vec::Vec;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
+use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 
 /// Longest report: a pipe takes this much at once.
@@ -56,7 +58,33 @@ impl Reporter {
     }
 }
 
+/// How long one may be silent, and how often it is nudged meanwhile.
+const NUDGE_SECONDS: i64 = 1;
+const NUDGES_MAX: u32 = 30;
+
 impl Reports {
+    /// Waits for the word of a child that others may keep from speaking: in an app's PID namespace its
+    /// processes can stop it. `nudge` is to make it go on; in the end it counts as failed.
+    pub fn wait_nudging(self, nudge: impl Fn()) -> Outcome<Report> {
+        self.wait_at_most(NUDGES_MAX, Timespec { tv_sec: NUDGE_SECONDS, tv_nsec: 0 }, nudge)
+    }
+
+    fn wait_at_most(self, nudges: u32, interval: Timespec, nudge: impl Fn()) -> Outcome<Report> {
+        for _ in 0..nudges {
+            let mut ends = [PollFd::new(&self.0, PollFlags::IN)];
+            match poll(&mut ends, Some(&interval)) {
+                Ok(0) => nudge(),
+                Ok(_) => return self.wait(),
+                Err(Errno::INTR) => {}
+                Err(errno) => {
+                    return Err(errno).trying(Kind::Internal, "wait for a child's report");
+                }
+            }
+        }
+        let message = "it was kept from executing its program (stopped by the app?)";
+        Err(Failure::new(Kind::ExecFailed, message))
+    }
+
     /// Waits for the child's word.
     pub fn wait(self) -> Outcome<Report> {
         let bytes = files::read_all(&self.0, REPORT_BYTES_MAX)
@@ -75,6 +103,19 @@ impl Reports {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_child_that_stays_silent_is_nudged_and_given_up() {
+        let (reports, reporter) = pipe().unwrap();
+        let nudged = core::cell::Cell::new(0);
+        let interval = Timespec { tv_sec: 0, tv_nsec: 1 };
+        let waited = reports.wait_at_most(3, interval, || nudged.set(nudged.get() + 1));
+        assert_eq!((waited.unwrap_err().kind, nudged.get()), (Kind::ExecFailed, 3));
+        drop(reporter);
+        let (reports, reporter) = pipe().unwrap();
+        drop(reporter);
+        assert_eq!(reports.wait_nudging(|| panic!()).unwrap(), Report::Silence);
+    }
 
     #[test]
     fn reports_arrive() {

@@ -68,7 +68,7 @@ fn number(text: &str) -> Option<u32> {
 
 fn database(path: &str) -> String {
     // A missing file has no names, which the caller reports with the name it looked for.
-    let content = files::read(path, DATABASE_BYTES_MAX).unwrap_or_default();
+    let content = files::read_regular(path, DATABASE_BYTES_MAX).unwrap_or_default();
     String::from_utf8_lossy(&content).into_owned()
 }
 
