@@ -16,8 +16,21 @@ from kvmrkt.errors import UsageError
 _PODS = "kvmrkt list --full --no-legend 2>/dev/null | cut -f1"
 _IMAGES = "kvmrkt image list --no-legend --fields=name 2>/dev/null"
 _OF_PODS = frozenset(
-    {"attach", "cat-manifest", "enter", "export", "logs", "rm", "run-prepared", "status", "stop"}
+    {
+        "attach",
+        "cat-manifest",
+        "cp",
+        "enter",
+        "export",
+        "logs",
+        "port-forward",
+        "rm",
+        "run-prepared",
+        "status",
+        "stop",
+    }
 )
+_OF_APPS = frozenset({"exec"})
 _OF_IMAGES = frozenset({"cat-manifest", "export", "extract", "render", "rm", "verify"})
 
 
@@ -37,6 +50,8 @@ class _Words(NamedTuple):
         parent, _, name = self.path.rpartition(" ")
         if parent == "image":
             return _IMAGES if name in _OF_IMAGES else None
+        if parent == "app":
+            return _PODS if name in _OF_APPS else None
         return _PODS if not parent and name in _OF_PODS else None
 
 

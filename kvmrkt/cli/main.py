@@ -28,6 +28,7 @@ COMMANDS = {
     "cat-manifest": ("kvmrkt.cli.cat_manifest:command", "Print the manifest of a pod"),
     "completion": ("kvmrkt.cli.completion:command", "Print a completion script for a shell"),
     "config": ("kvmrkt.cli.config_command:command", "Print the configuration"),
+    "cp": ("kvmrkt.cli.cp:command", "Copy files into or out of an app of a running pod"),
     "doctor": ("kvmrkt.cli.doctor:command", "Check everything this host needs to run pods"),
     "enter": ("kvmrkt.cli.enter:command", "Run a command inside an app of a running pod"),
     "export": ("kvmrkt.cli.export:command", "Export an app from an exited pod to an ACI file"),
@@ -36,6 +37,10 @@ COMMANDS = {
     "image": ("kvmrkt.cli.image:image", "Work on the images in the store"),
     "list": ("kvmrkt.cli.list:command", "List pods"),
     "logs": ("kvmrkt.cli.logs:command", "Print what the apps of a pod wrote"),
+    "port-forward": (
+        "kvmrkt.cli.port_forward:command",
+        "Forward a port of this host to one of a running pod",
+    ),
     "prepare": ("kvmrkt.cli.prepare:command", "Prepare a pod for run-prepared"),
     "rm": ("kvmrkt.cli.rm:command", "Remove pods that have ended"),
     "run": ("kvmrkt.cli.run:command", "Run images in a pod"),

@@ -6,6 +6,7 @@ with the pod's own keys.
 
 from __future__ import annotations
 
+import logging
 import socket
 import struct
 import threading
@@ -32,6 +33,8 @@ _LINE_BYTES = 4096
 _PAIR = struct.Struct(">II")
 _CIPHERS = ("aes256-gcm@openssh.com", "aes256-ctr")
 _KEY_EXCHANGES = ("curve25519-sha256@libssh.org",)
+
+logging.getLogger("paramiko").addHandler(logging.NullHandler())  # what fails is raised and said
 
 
 class ConnectionLostError(PodError):

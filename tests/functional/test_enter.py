@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pexpect
 import pytest
+from inside_pod import Inside, running
 from real_pods import BUSYBOX, DEADLINE_SECONDS, Kvmrkt
 
 if TYPE_CHECKING:
@@ -24,44 +25,12 @@ BULK_BYTES = 4 << 20
 """More than every buffer on the way together."""
 
 
-class Inside:
-    """A running pod of one app, an unprivileged one, and what is started in it."""
-
-    def __init__(self, kvmrkt: Kvmrkt, uuid: str) -> None:
-        self.kvmrkt = kvmrkt
-        self.uuid = uuid
-
-    def exec(
-        self, *words: str, flags: tuple[str, ...] = (), stdin: bytes = b""
-    ) -> subprocess.CompletedProcess[bytes]:
-        """`app exec`."""
-        return self.run("app", "exec", *flags, self.uuid, *words, stdin=stdin)
-
-    def run(self, *words: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-        """Any command."""
-        return subprocess.run(
-            self.kvmrkt.argv(*words), input=stdin, capture_output=True, check=False,
-            timeout=DEADLINE_SECONDS,
-        )  # fmt: skip
-
-
 @pytest.fixture(scope="module")
 def inside(tmp_path_factory: pytest.TempPathFactory, store: Path) -> Iterator[Inside]:
     """A pod that runs until the module's tests are over; its app is nobody and may do little."""
-    folder = tmp_path_factory.mktemp("inside")
-    (folder / "cas").symlink_to(store)
-    kvmrkt = Kvmrkt(folder)
-    script = "echo up; exec sleep 100000"
-    pod = kvmrkt.start(
-        BUSYBOX, "--exec=/bin/sh", "--user=65534", "--group=65534", "--environment=OWN=app",
-        "--caps-retain=CAP_CHOWN", "--", "-c", script,
-    )  # fmt: skip
-    assert pod.stdout is not None
-    assert pod.stdout.readline().endswith("up\n")
-    (path,) = kvmrkt.pods()
-    yield Inside(kvmrkt, path.name)
-    assert kvmrkt("stop", path.name).returncode == 0
-    pod.communicate()
+    flags = ("--user=65534", "--group=65534", "--environment=OWN=app", "--caps-retain=CAP_CHOWN")
+    with running(tmp_path_factory.mktemp("inside"), store, *flags) as inside:
+        yield inside
 
 
 def test_enter_runs_a_command_as_root_in_the_apps_root(inside: Inside) -> None:

@@ -276,6 +276,7 @@ mod tests {
             seen.extend(buffer.next_frame().unwrap());
         }
         assert_eq!(seen, sent);
+        assert_eq!(buffer.next_frame().unwrap(), None);
         assert!(buffer.bytes.is_empty());
     }
 

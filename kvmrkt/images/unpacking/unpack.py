@@ -40,18 +40,21 @@ def unpack(
     rootfs_only: bool = False,
     limits: tar.Limits | None = None,
     newest_seconds: int = 0,
+    plain: bool = False,
 ) -> None:
     """Unpack an uncompressed archive into `folder`, which must be empty and ours alone.
 
     With `rootfs_only` the folder becomes the root filesystem itself. `newest_seconds` is the time
     of folders the archive has no entry for. Owners, device nodes and set-ID bits are for root:
-    with anyone else all files are his, lose set-ID bits, and a device node is a HostError. Raises
+    with anyone else all files are his, lose set-ID bits, and a device node is a HostError. What is
+    `plain` gives nobody a privilege: set-ID bits and all attributes but a user's own are left out,
+    and a device node is an ArchiveError. Raises
     ArchiveError for what is no tar archive or a hostile one, ImageError where the folder fails.
     """
     limits = limits or tar.Limits()
     source = _StreamSource(stream, limits.expanded_bytes)
     with Beneath(folder) as beneath:
-        work = _Unpacking(beneath, source, newest_seconds, rootfs_only)
+        work = _Unpacking(beneath, source, newest_seconds, rootfs_only, plain)
         for member in _members(source, limits):
             work.add(member)
         work.finish_folders()
@@ -133,12 +136,13 @@ class _Facts:
         os.utime(path, ns=(self.mtime_ns, self.mtime_ns), follow_symlinks=not link)
 
 
-def _facts(member: tar.Member) -> _Facts:
-    seconds = min(member.entry.mtime_seconds, _MAX_SECONDS)
-    if os.geteuid() == 0:
-        return _Facts(member.mode, (member.uid, member.gid), seconds * 10**9, _xattrs(member))
+def _facts(member: tar.Member, *, plain: bool) -> _Facts:
+    mtime_ns = min(member.entry.mtime_seconds, _MAX_SECONDS) * 10**9
+    owner = (member.uid, member.gid) if os.geteuid() == 0 else None
+    if owner is not None and not plain:
+        return _Facts(member.mode, owner, mtime_ns, _xattrs(member))
     own = {key: value for key, value in _xattrs(member).items() if key.startswith(b"user.")}
-    return _Facts(member.mode & ~_SET_ID, None, seconds * 10**9, own)
+    return _Facts(member.mode & ~_SET_ID, owner, mtime_ns, own)
 
 
 def _xattrs(member: tar.Member) -> dict[bytes, bytes]:
@@ -164,6 +168,7 @@ class _Unpacking:
     source: _StreamSource
     newest_seconds: int
     rootfs_only: bool
+    plain: bool
     folders: dict[bytes, _Facts] = field(default_factory=dict)
     """Folders with what is set on them in the end, when nothing changes in them any more."""
 
@@ -207,7 +212,7 @@ class _Unpacking:
         if kind == tar.DIRECTORY:
             if name:
                 self.beneath.make_folder(name)
-            self.folders[name] = _facts(member)
+            self.folders[name] = _facts(member, plain=self.plain)
         elif kind == tar.REGULAR:
             self._make_file(name, member)
         elif kind == tar.HARD_LINK:
@@ -231,7 +236,7 @@ class _Unpacking:
         with os.fdopen(self.beneath.open(name, flags, 0o600), "wb") as file:
             self.source.copy_content(member.entry.size_bytes, file)
             file.flush()
-            _facts(member).put_on(f"/proc/self/fd/{file.fileno()}", name)
+            _facts(member, plain=self.plain).put_on(f"/proc/self/fd/{file.fileno()}", name)
 
     def _make_hard_link(self, name: bytes, entry: tar.Entry) -> None:
         parts = [part for part in entry.link.split(b"/") if part not in (b"", b".")]
@@ -259,6 +264,8 @@ class _Unpacking:
             os.symlink(member.entry.link, base, dir_fd=parent)
         elif kind == tar.FIFO:
             os.mkfifo(base, 0o600, dir_fd=parent)
+        elif self.plain:
+            raise ArchiveError(f"entry {tar.show(name)} is a device node")
         elif os.geteuid() != 0:
             raise HostError(
                 f"cannot make the device node {tar.show(name)}: only root may", hint="run as root"
@@ -267,4 +274,4 @@ class _Unpacking:
             device = os.makedev(*member.device)
             os.mknod(base, _DEVICES[kind] | 0o600, device, dir_fd=parent)
         path = f"/proc/self/fd/{parent}/{os.fsdecode(base)}"
-        _facts(member).put_on(path, name, link=kind == tar.SYMLINK)
+        _facts(member, plain=self.plain).put_on(path, name, link=kind == tar.SYMLINK)
