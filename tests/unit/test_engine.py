@@ -9,6 +9,7 @@ import pytest
 from kvmrkt.errors import GuestError, VmmError
 from kvmrkt.stage1.kvm import engine
 from kvmrkt.stage1.kvm.accel import Accelerator
+from kvmrkt.stage1.kvm.launch import Launch
 from kvmrkt.stage1.kvm.monitor import MachineStoppedError
 from kvmrkt.trace import Trace
 
@@ -24,10 +25,10 @@ class Host:
         choice = Accelerator(kind, "the reason", None)  # type: ignore[arg-type]
         patch.setattr(engine, "choose_accelerator", lambda *_: choice)
         patch.setattr(engine, "remember_bad", self.remembered.append)
-        patch.setattr(engine, "_run_machine", self._run)
+        patch.setattr(engine, "run_machine", self._run)
 
-    def _run(self, _pod: object, accelerator: str, *_rest: object) -> int:
-        self.started.append(accelerator)
+    def _run(self, launch: Launch) -> int:
+        self.started.append(launch.accelerator)
         ending = self._endings.pop(0)
         if isinstance(ending, Exception):
             raise ending
