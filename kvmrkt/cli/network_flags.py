@@ -35,11 +35,16 @@ def _network(part: str, word: str) -> NetworkChoice:
 
 
 def check_mds(networks: tuple[NetworkChoice, ...], *, mds_register: bool) -> None:
-    """Raise UsageError, in rkt's words, for a pod that could not reach the metadata service."""
+    """Raise UsageError for a pod that wants the metadata service: there is none yet."""
     if mds_register and any(network.name == "none" for network in networks):
         raise UsageError(
             "--mds-register flag does not work with --net=none. Please use 'host', 'default' or "
             "an equivalent network"
+        )
+    if mds_register:
+        raise UsageError(
+            "--mds-register: this version of kvmrkt has no metadata service",
+            hint="leave it out; AC_APP_NAME is set all the same",
         )
 
 

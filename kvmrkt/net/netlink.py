@@ -33,18 +33,12 @@ _ERROR, _DONE = 2, 3
 _NEWLINK, _DELLINK, _GETLINK = 16, 17, 18
 _NEWADDR, _GETADDR, _NEWROUTE, _GETROUTE = 20, 22, 24, 26
 # linux/if_link.h, linux/if_addr.h, linux/rtnetlink.h
-_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER, _IFLA_LINKINFO = (
-    1,
-    3,
-    4,
-    5,
-    10,
-    18,
-)
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK = 1, 3, 4, 5
+_IFLA_MASTER, _IFLA_LINKINFO = 10, 18
 _IFLA_IFALIAS, _INFO_KIND, _INFO_DATA = 20, 1, 2
 _IFLA_PROTINFO, _BRPORT_MODE = 12, 4
-_IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
-_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PREFSRC = 1, 4, 5, 7
+_IFA_ADDRESS, _IFA_LOCAL = 1, 2
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY = 1, 4, 5
 _NESTED = 0x8000
 _UP = 1
 _NO_DAD = 2
@@ -191,7 +185,7 @@ class Netlink:
                 found.append(ip_interface(f"{ip_address(value)}/{prefix}"))
         return found
 
-    def add_route(self, destination: Subnet, link: Link, *, source: Address | None = None) -> None:
+    def add_route(self, destination: Subnet, link: Link) -> None:
         """Lead a destination to a link; NetlinkError with EEXIST if it leads elsewhere."""
         header = _ROUTE.pack(
             _family(destination.version), destination.prefixlen, 0, 0, _MAIN, _BOOT,
@@ -199,8 +193,6 @@ class Netlink:
         )  # fmt: skip
         body = header + attribute(_RTA_DST, destination.network_address.packed)
         body += attribute(_RTA_OIF, struct.pack("=I", link.index))
-        if source is not None:
-            body += attribute(_RTA_PREFSRC, source.packed)
         what = f"lead {destination} to {link.name}"
         self._change(_NEWROUTE, _CREATE | _EXCLUSIVE, body, what)
 

@@ -554,6 +554,7 @@ def test_a_pod_needs_an_image_or_a_manifest(host: SimulatedHost) -> None:
         (["--net=none", "--port=a:80"], "--port flag does not work with 'none' networking"),
         (["--net=host", "--port=a:80"], "--port flag does not work with 'host' networking"),
         (["--net=none", "--mds-register"], "--mds-register flag does not work with --net=none."),
+        (["--mds-register"], "this version of kvmrkt has no metadata service"),
         (["--net=none", "--ipc=parent"], "--ipc=parent is not supported by the kvm stage1"),
         (["--net=none", "--ipc=mine"], 'invalid argument "mine" for --ipc=mine'),
         (["--net=none", "--hostname=-x"], 'invalid --hostname "-x"'),
