@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -46,8 +47,20 @@ def running(
     assert pod.stdout is not None
     line = pod.stdout.readline()
     assert line.endswith("up\n"), pod.communicate()
+    # A pod whose output nobody reads waits for its reader.
+    reader = threading.Thread(target=_read_out, args=(pod,), daemon=True)
+    reader.start()
     (path,) = kvmrkt.pods()
     yield Inside(kvmrkt, path.name)
     done = kvmrkt("stop", path.name)
-    pod.communicate()
+    reader.join(DEADLINE_SECONDS)
+    pod.wait(DEADLINE_SECONDS)
     assert done.returncode == 0, done.stderr
+
+
+def _read_out(pod: subprocess.Popen[str]) -> None:
+    assert pod.stdout is not None and pod.stderr is not None
+    with pod.stdout, pod.stderr:
+        while pod.stdout.read(1 << 16):
+            pass
+        pod.stderr.read()
