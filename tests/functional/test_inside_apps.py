@@ -267,6 +267,25 @@ def test_names_of_the_pod_are_its_files(seen: dict[str, Seen]) -> None:
     int(plain.one("machine-id"), 16)
 
 
+def test_what_an_app_writes_to_the_pods_names_no_other_app_reads(kvmrkt: Kvmrkt) -> None:
+    spoil = "for f in hosts hostname machine-id resolv.conf; do echo spoilt > /etc/$f; done"
+    look = (
+        "until [ -d /data/done ]; do sleep 0.1; done; cat /etc/hosts /etc/hostname /etc/machine-id"
+    )
+    done = kvmrkt.run(
+        "--volume=data,kind=empty", "--mount=volume=data,target=/data", "--hostname=a-pod",
+        "--dns=192.0.2.1",
+        BUSYBOX, "--name=spoiler", "--exec=/bin/sh", "--",
+        "-c", f"{spoil}; cat /etc/hosts; mkdir /data/done", "---",
+        BUSYBOX, "--name=looker", "--exec=/bin/sh", "--", "-c", f"{look} resolv.conf",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert lines_of(done, "spoiler") == ["spoilt"]
+    looked = lines_of(done, "looker")
+    assert "a-pod" in looked and "nameserver 192.0.2.1" in looked
+    assert "spoilt" not in looked
+
+
 # -- what holds for the pod as a whole -------------------------------------------------------------
 
 

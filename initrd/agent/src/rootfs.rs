@@ -31,6 +31,9 @@ pub struct PodFiles {
     pub has_resolv_conf: bool,
 }
 
+/// More than the host sends in one message.
+const ETC_BYTES_MAX: usize = 4 << 20;
+
 /// Directories of an app on the scratch disk.
 pub fn scratch_of(app: &str) -> String {
     format!("{}/apps/{app}", layout::SCRATCH)
@@ -52,7 +55,7 @@ pub fn enter_root(app: &AppSpec, pod: &PodFiles) -> Outcome<()> {
     for wanted in &app.mounts {
         volumes::mount_in(&root, wanted, &pod.volumes)?;
     }
-    mount_etc(&root, pod)?;
+    mount_etc(&root, app, pod)?;
     if app.protect_paths {
         protect::protect_paths(&root)?;
     }
@@ -110,7 +113,10 @@ fn mount_kernel_filesystems(root: &OwnedFd, app: &AppSpec) -> Outcome<()> {
         .trying(Kind::MountFailed, "make the app's /dev")
 }
 
-fn mount_etc(root: &OwnedFd, pod: &PodFiles) -> Outcome<()> {
+/// Each app has copies of its own: what one of them writes there is no other's concern.
+fn mount_etc(root: &OwnedFd, app: &AppSpec, pod: &PodFiles) -> Outcome<()> {
+    let copies = format!("{}/etc", scratch_of(&app.name));
+    files::make_directory(&copies, 0o755).trying(Kind::MountFailed, "make the app's /etc")?;
     let is_missing = |path: &str| matches!(beneath::open(root, path), Err(Errno::NOENT));
     let covers = [
         ("hostname", true),
@@ -123,10 +129,12 @@ fn mount_etc(root: &OwnedFd, pod: &PodFiles) -> Outcome<()> {
             continue;
         }
         let path = format!("/etc/{name}");
-        beneath::make(root, &path, Leaf::File, 0o644)
-            .and_then(|place| {
-                mount_bind(format!("{}/{name}", layout::ETC), beneath::proc_path(&place))
-            })
+        let copy = format!("{copies}/{name}");
+        files::read(format!("{}/{name}", layout::ETC), ETC_BYTES_MAX)
+            .and_then(|content| files::create(&copy, &content))
+            .and_then(|()| chmod(&copy, Mode::from_raw_mode(0o644)))
+            .and_then(|()| beneath::make(root, &path, Leaf::File, 0o644))
+            .and_then(|place| mount_bind(&copy, beneath::proc_path(&place)))
             .trying(Kind::MountFailed, format_args!("mount the pod's {path}"))?;
     }
     if is_missing("/etc/mtab") {
