@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -88,3 +90,32 @@ def test_pods_of_a_network_reach_each_other_and_no_other_networks(world: Network
         ])  # fmt: skip
         done = world.shell("default", script, *ROUTER)
         assert [line for line in lines(done) if not line.startswith("nc: ")] == ["hello", "refused"]
+
+
+COUNT_LINES = """
+import socket
+with socket.create_server(("", 7200)) as server:
+    print("ready", flush=True)
+    connection, _ = server.accept()
+    for line in connection.makefile():
+        print(line.strip(), flush=True)
+"""
+
+
+def test_a_connection_goes_on_while_other_pods_come_and_go(world: NetworkWorld) -> None:
+    server = subprocess.Popen(
+        world.on_peer(sys.executable, "-c", COUNT_LINES), stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert server.stdout is not None
+        assert server.stdout.readline() == "ready\n"
+        beats = f"(n=0; while :; do echo $n; n=$((n+1)); sleep 0.2; done) | nc {PEER} 7200"
+        with world.pod("default", f"{beats} & echo ready; wait"):
+            assert server.stdout.readline() == "0\n"
+            for expected in range(1, 3):
+                assert world.shell("default,default-restricted", "true").returncode == 0
+                while server.stdout.readline() != f"{expected * 20}\n":
+                    assert server.poll() is None
+    finally:
+        server.kill()
+        server.communicate()
