@@ -135,8 +135,10 @@ def _reach(pod: PodDirectory) -> socket.socket:
     end = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     path = runtime_pod_dir(pod.uuid) / "ssh"
     try:
+        end.settimeout(2 * _LOGIN_SECONDS)  # the supervisor's own limit is shorter
         end.connect(str(path))
         answer = _read_line(end)
+        end.settimeout(None)
     except OSError as error:
         end.close()
         raise PodError(

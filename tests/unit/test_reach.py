@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvmrkt.errors import AppStartError, GuestError
+from kvmrkt.stage1.kvm import reach
 from kvmrkt.stage1.kvm.frames import CREDIT_BYTES, DATA_BYTES, Frame, FrameReader, Kind, credit
 from kvmrkt.stage1.kvm.reach import CLIENTS, Reach, Way
 
@@ -134,13 +135,13 @@ def in_world(
         host, guest = socket.socketpair()
         guest.setblocking(False)
         agent: Any = _Agent(refusal)
-        reach = Reach(way, host, agent)
+        way_in = Reach(way, host, agent)
         if is_open:
-            reach.open()
-        serving = asyncio.ensure_future(reach.serve())
+            way_in.open()
+        serving = asyncio.ensure_future(way_in.serve())
         while not way.socket.exists():
             await asyncio.sleep(0)
-        world = World(reach, guest, way, agent)
+        world = World(way_in, guest, way, agent)
         playing = asyncio.ensure_future(_played(script, world))
         await asyncio.wait((serving, playing), return_when=asyncio.FIRST_COMPLETED)
         with guest:
@@ -296,6 +297,21 @@ def test_a_server_that_cannot_be_started_is_explained_to_every_client(tmp_path: 
             assert (await world.client())[2] == "no room"
 
     in_world(tmp_path, script, refusal="no room")
+
+
+def test_a_guest_that_never_starts_the_server_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reach, "BEGIN_SECONDS", 0.05)
+
+    async def never(*_: object, **__: object) -> None:
+        await asyncio.Event().wait()
+
+    async def script(world: World) -> None:
+        monkeypatch.setattr(world.agent, "start_ssh", never)
+        assert "did not start its SSH server within 0.05" in (await world.client())[2]
+
+    in_world(tmp_path, script)
 
 
 def test_when_the_server_ends_its_clients_do_and_the_next_ones_learn_it(tmp_path: Path) -> None:

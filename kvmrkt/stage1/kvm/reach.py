@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 CLIENTS = 128
 """At once; the next one is told so."""
+BEGIN_SECONDS = 120.0
+"""For a guest to take the SSH server and start it, under whatever load."""
 _READ_BYTES = 1 << 18
 _STALE_STREAMS = "a stream that nobody opened"
 
@@ -143,7 +145,13 @@ class Reach:
         )
         await asyncio.sleep(0)  # the request goes first
         self._writer.write(program)
-        await asyncio.gather(answer, self._writer.drain())
+        try:
+            async with asyncio.timeout(BEGIN_SECONDS):
+                await asyncio.gather(answer, self._writer.drain())
+        except TimeoutError:
+            raise GuestError(
+                f"the guest did not start its SSH server within {BEGIN_SECONDS:g} seconds"
+            ) from None
 
     # -- the clients' side ---------------------------------------------------------------------
 
