@@ -1,4 +1,7 @@
-"""Starts a program as an init system does that listens for it: KIND:PORT ... -- PROGRAM WORDS."""
+"""Starts a program as an init system does that listens for it: KIND:PORT ... -- PROGRAM WORDS.
+
+Says `listening` first.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,8 @@ def main() -> None:
     high = [os.dup2(made.fileno(), 100 + index) for index, made in enumerate(listening)]
     for index, fd in enumerate(high):
         os.dup2(fd, FIRST_FD + index)
+    sys.stdout.write("listening\n")
+    sys.stdout.flush()
     os.environ |= {"LISTEN_FDS": f"{len(listening)}", "LISTEN_PID": f"{os.getpid()}"}
     os.execv(sys.argv[split + 1], sys.argv[split + 1 :])
 

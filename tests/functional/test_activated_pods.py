@@ -41,6 +41,8 @@ def start(world: NetworkWorld, image: Path) -> subprocess.Popen[str]:
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     world.kvmrkt.started.append(pod)
+    assert pod.stdout is not None
+    assert pod.stdout.readline() == "listening\n"
     return pod
 
 

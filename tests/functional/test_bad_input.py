@@ -130,7 +130,6 @@ REFUSALS: dict[str, tuple[tuple[str, ...], str]] = {
     "a dangling mount": (("--mount=volume=zz,target=/x",), 'volume "zz" not found'),
     "a bad app name": (("--name=Bad_Name",), "Bad_Name"),
     "an unknown flag": (("--no-such-flag",), "--no-such-flag"),
-    "a network there is not": (("--net=default",), "--net=none"),
 }
 
 
@@ -138,6 +137,13 @@ REFUSALS: dict[str, tuple[tuple[str, ...], str]] = {
 def test_a_request_that_cannot_be_met_is_refused(kvmrkt: Kvmrkt, case: str) -> None:
     flags, words = REFUSALS[case]
     assert words in refused(kvmrkt, BUSYBOX, *flags)
+
+
+def test_a_network_there_is_not_is_refused(kvmrkt: Kvmrkt) -> None:
+    done = kvmrkt("run", "--net=nosuch", BUSYBOX, "--exec=/bin/true")
+    assert done.returncode == EXIT_FAILURE
+    assert "networks not found: nosuch" in done.stderr
+    assert kvmrkt.pods() == []
 
 
 def test_a_volume_without_its_source_is_refused(kvmrkt: Kvmrkt, tmp_path: Path) -> None:

@@ -68,6 +68,12 @@ class Inmate(NamedTuple):
         return (self.folder / "said").read_text().splitlines()
 
 
+@pytest.fixture(autouse=True)
+def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is found out about the test program is nothing for the host to keep."""
+    monkeypatch.setattr(cell_module, "RUNTIME", tmp_path / "run")
+
+
 @pytest.fixture
 def inmate(tmp_path: Path, probe: Path) -> Iterator[Inmate]:
     yield from made(tmp_path, probe)
