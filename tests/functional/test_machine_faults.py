@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -135,7 +136,10 @@ def test_a_qemu_killed_at_a_step_ends_its_pod_with_the_truth(
 
 def qemu_of(uuid: str) -> int:
     """The one process that is the pod's machine."""
-    found = subprocess.run(
-        ["pgrep", "-f", f"kvmrkt-{uuid}"], capture_output=True, text=True, check=True
-    )
-    return int(found.stdout)
+    found = []
+    for commands in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if f"kvmrkt-{uuid}".encode() in commands.read_bytes():
+                found.append(int(commands.parent.name))
+    (pid,) = found
+    return pid
