@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from kvmrkt.paths import RUNTIME
+from kvmrkt.stage1.kvm.jail.cgroups import group_folder, host_hierarchies
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -17,7 +18,7 @@ def residue(folder: Path, uuids: Iterable[str]) -> list[str]:
     """Everything on the host that has to do with pods of a data directory in `folder`.
 
     Processes that name it, mounts, sockets, folders below /run, locks on files below it, temporary
-    files, links of networks.
+    files, links of networks, control groups.
     """
     names = [str(folder), *uuids]
     return [
@@ -26,6 +27,7 @@ def residue(folder: Path, uuids: Iterable[str]) -> list[str]:
         *_lines_naming(names, "socket", _lines("/proc/net/unix")),
         *_lines_naming(names, "network", _lines("/proc/net/dev")),
         *(f"folder {path}" for path in _run_folders(names[1:])),
+        *(f"group {path}" for path in _control_groups(names[1:])),
         *_locks_below(folder),
     ]
 
@@ -79,6 +81,11 @@ def _command_lines() -> Iterator[str]:
         except (FileNotFoundError, ProcessLookupError):
             continue
         yield f"{entry.name} {command.replace(bytes(1), b' ').decode(errors='replace')}"
+
+
+def _control_groups(uuids: list[str]) -> Iterator[Path]:
+    for hierarchy in host_hierarchies():
+        yield from (path for uuid in uuids if (path := group_folder(hierarchy, uuid)).exists())
 
 
 def _run_folders(uuids: list[str]) -> Iterator[Path]:

@@ -98,7 +98,7 @@ def test_many_pods_at_once_leave_nothing(kvmrkt: Kvmrkt, tmp_path: Path, tempora
     listed = json.loads(kvmrkt("list", "--format=json").stdout)
     assert {pod["name"]: pod["state"] for pod in listed} == dict.fromkeys(uuids, "running")
     kinds = {line.partition(" ")[0] for line in residue(kvmrkt.dir, uuids)}
-    assert {"process", "folder", "lock"} <= kinds, "the search finds what is there"
+    assert {"process", "folder", "group", "lock"} <= kinds, "the search finds what is there"
     stops = [
         subprocess.Popen(kvmrkt.argv("stop", uuid), stdout=subprocess.DEVNULL) for uuid in uuids
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -54,6 +55,9 @@ def test_a_program_runs_pods_beside_itself(kvmrkt: Kvmrkt, tmp_path: Path) -> No
     with said.open("wb") as output, host.run(PodRequest(apps=(app,)), output=output) as pod:
         assert pod.wait_ready()
         assert pod.state is PodState.RUNNING
+        while "ready" not in said.read_text():  # started is not yet ready for a signal
+            assert pod.state is PodState.RUNNING
+            time.sleep(0.05)
         assert any("qemu" in process for process in processes_naming(pod.uuid))
         assert "state=running" in kvmrkt("status", pod.uuid).stdout
     assert pod.wait() == 5
