@@ -224,7 +224,7 @@ def _serve_folders(
     """The share for the pod's host volumes, and what QEMU's process must do before it starts."""
     if not pod.folders:
         return None, None
-    mount_point = resources.record_run_dir() / share.TAG
+    mount_point = runtime_pod_dir(pod.directory.uuid) / share.TAG
     mount_point.mkdir(exist_ok=True)
     reach("mount-point-made")
     program = share.find_virtiofsd()

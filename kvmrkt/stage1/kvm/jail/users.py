@@ -48,7 +48,7 @@ def take_uid(file: Path, uuid: str, *, first: int = FIRST_UID, count: int = UIDS
     os.close(fd)
     raise HostError(
         f"all {count} user IDs from {first} on are in use by pods",
-        hint="stop some pods, or give kvmrkt more IDs with uidCount in kvm.d",
+        hint="stop some pods",
     )
 
 
