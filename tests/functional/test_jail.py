@@ -55,7 +55,12 @@ class Inmate(NamedTuple):
         jail = self.cell.jail
         with (self.folder / "said").open("ab") as log:
             return spawn_jailed(
-                [str(self.probe), *words], jail, self.cell.groups, pass_fds=self.cell.disks, log=log
+                [str(self.probe), *words],
+                jail,
+                self.cell.groups,
+                pass_fds=self.cell.disks,
+                env={},
+                log=log,
             )
 
     def run(self, *words: str) -> list[tuple[str, str]]:

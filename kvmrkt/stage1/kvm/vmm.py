@@ -21,6 +21,7 @@ from kvmrkt.stage1.kvm.ports import CONTROL_PORT, LOG_PORT, SSH_PORT
 if TYPE_CHECKING:
     from kvmrkt.stage1.kvm.jail.cell import Cell
 
+_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
 _STDERR_LIMIT_BYTES = 4096
 _KILL_SECONDS = 10
 
@@ -147,7 +148,13 @@ def _spawn_jailed(
 
     try:
         return spawn_jailed(
-            argv, cell.jail, cell.groups, pass_fds=(*inherited, *cell.disks), log=log, before=setup
+            argv,
+            cell.jail,
+            cell.groups,
+            pass_fds=(*inherited, *cell.disks),
+            env=_ENVIRONMENT,
+            log=log,
+            before=setup,
         )
     except (OSError, subprocess.SubprocessError) as error:
         raise VmmError(
@@ -166,7 +173,7 @@ def _spawn(
             stdout=log,
             stderr=log,
             pass_fds=inherited,
-            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+            env=_ENVIRONMENT,
             die_with_parent=True,
             setup=setup,
         )

@@ -18,7 +18,7 @@ from kvmrkt.process import spawn
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from kvmrkt.stage1.kvm.jail.plan import Identity, Jail, Limits
@@ -120,6 +120,7 @@ def spawn_jailed(
     groups: Sequence[Path] = (),
     *,
     pass_fds: Sequence[int] = (),
+    env: Mapping[str, str],
     log: IO[bytes],
     before: Callable[[], None] | None = None,
 ) -> subprocess.Popen[bytes]:
@@ -144,7 +145,7 @@ def spawn_jailed(
                 stdout=log,
                 stderr=log,
                 pass_fds=pass_fds,
-                env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+                env=env,
                 setup=entrance.go_in,
             )
 
